@@ -1,0 +1,126 @@
+# make                 build everything into build/          make test       build and run all tests
+# make demo            derain two sample pictures through the real daemon and client, into build/demo/
+# make SAN=address,undefined | SAN=thread (own build folder)  make CUDA=0|1   default: nvcc and cudnn.h found
+# make install PREFIX=/usr/local DESTDIR=                     make lint format check-layers bench fuzz T=png clean
+PREFIX  ?= /usr/local
+DESTDIR ?=
+SAN     ?=
+CC      ?= cc
+CUDA_HOME ?= /usr/local/cuda
+NVCC    ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
+CUDNN   := $(firstword $(wildcard $(CUDA_HOME)/include/cudnn.h /usr/include/cudnn.h))
+CU      := $(sort $(wildcard cuda/*.cu))
+CUDA    ?= $(if $(and $(CU),$(NVCC),$(CUDNN)),1,0)
+B       := build$(if $(SAN),-$(SAN))
+comma   := ,
+
+OPT      ?= -O3 -g
+WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
+MODULES  := $(PREFIX)/lib/derain
+SHARE    := $(PREFIX)/share/derain
+COMMIT   := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+ALL_CFLAGS  = -std=c11 -D_GNU_SOURCE -I. $(WARN) $(OPT) -fPIC -fvisibility=hidden \
+              $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer) \
+              -DDR_MODULE_DIR='"$(MODULES)"' -DDR_SHARE_DIR='"$(SHARE)"' $(CPPFLAGS) $(CFLAGS)
+ALL_LDFLAGS = $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
+LIBS_core   := -ldnnl -lgomp $(shell pkg-config --libs libpng libjpeg jansson nettle 2>/dev/null) -lm -ldl -lpthread
+LIBS_db     := -lsqlite3
+LIBS_server := $(shell pkg-config --libs libmicrohttpd jansson libarchive 2>/dev/null)
+LIBS_client := $(shell pkg-config --libs libcurl jansson nettle 2>/dev/null)
+
+src  = $(sort $(shell find $(1) -name '*.c'))
+objs = $(patsubst %.c,$(B)/%.o,$(call src,$(1)))
+
+TESTS := $(patsubst %.c,$(B)/%,$(call src,$(wildcard tests/core tests/db tests/server tests/client)))
+SCRIPTS := $(sort $(wildcard tests/e2e/*.sh tests/docs/*.sh))
+LIBS  := $(B)/server.a $(B)/client.a $(B)/db.a $(B)/core.a
+PROGS := $(B)/deraind $(B)/derain
+CUOBJ := $(CU:%.cu=$(B)/%.o) $(patsubst %.c,$(B)/%.o,$(wildcard cuda/*.c))
+ifeq ($(CUDA),1)
+PROGS += $(B)/derain-cuda.so
+endif
+
+# a change of flags rebuilds too: build/flags is rewritten only when they differ
+FLAGS := $(CC) $(ALL_CFLAGS) | $(NVCC)
+ifeq ($(filter clean format check-layers,$(MAKECMDGOALS)),)
+$(shell mkdir -p $(B))
+ifneq ($(file <$(B)/flags),$(FLAGS))
+$(file >$(B)/flags,$(FLAGS))
+endif
+ifneq ($(file <$(B)/commit),$(COMMIT))
+$(file >$(B)/commit,$(COMMIT))
+endif
+endif
+
+all: $(PROGS)
+
+# every room is an archive of all but its main.c: programs and tests link the same objects
+$(foreach r,server client db core,$(eval $(B)/$(r).a: $(filter-out %/main.o,$(call objs,$(r)))))
+$(LIBS):
+	@rm -f $@
+	$(AR) rcs $@ $^
+$(B)/deraind: $(B)/server/main.o $(B)/server.a $(B)/db.a $(B)/core.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_server) $(LIBS_db) $(LIBS_core)
+$(B)/derain: $(B)/client/main.o $(B)/client.a $(B)/core.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_client) -lm -lpthread
+$(B)/derain-cuda.so: $(CUOBJ)
+	$(CC) -shared -o $@ $^ -L$(CUDA_HOME)/lib -lcudnn_graph -lcudart_static -lstdc++ -lpthread -ldl -lrt -lm -Wl,--as-needed -Wl,--exclude-libs,ALL
+$(B)/tests/%: $(B)/tests/%.o $(LIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(LIBS_server) $(LIBS_client) $(LIBS_db) $(LIBS_core)
+
+# core/cpu runs its loops on OpenMP threads, as oneDNN does; its kern_<isa>.c files are the same source for two instruction
+# sets, chosen at start. No -ffast-math anywhere: NaN checks and equal bits matter.
+$(B)/core/cpu/%.o: ALL_CFLAGS += -fopenmp -ffp-contract=fast
+$(B)/core/cpu/kern_avx2.o: ALL_CFLAGS += -mavx2 -mfma -mf16c
+$(B)/core/cpu/kern_avx512.o: ALL_CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512
+# SAN=thread: libgomp's barriers are invisible to TSan, so the kernels run without threads there
+ifeq ($(SAN),thread)
+$(B)/core/cpu/%.o: ALL_CFLAGS += -fno-openmp
+endif
+
+$(B)/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+$(B)/%.o: %.cu $(B)/flags
+	@mkdir -p $(@D)
+	$(NVCC) -std=c++17 -O2 -I. -Xcompiler -fPIC,-fvisibility=hidden,-Wall -MMD -MP -c -o $@ $<
+
+# test and demo are also the first commands on a new machine: they look for the libraries, install what is missing
+# and then start make again, which now finds them.
+test: deps
+	@$(MAKE) --no-print-directory test-run
+demo: deps
+	@$(MAKE) --no-print-directory demo-run
+deps:
+	@tests/deps.sh
+test-run: all $(TESTS) check-layers
+	DERAIN_MODULE_DIR=$(CURDIR)/$(B) B=$(B) SAN=$(SAN) tests/run.sh $(TESTS) $(SCRIPTS)
+demo-run: all
+	B=$(B) tests/demo/demo.sh
+bench: all
+	B=$(B) tests/bench/bench.sh
+check-layers:
+	@tests/layers.sh
+format:
+	clang-format -i $(shell git ls-files '*.[ch]' '*.cu' '*.cuh')
+lint: check-layers
+	cppcheck --quiet --std=c11 --enable=warning,portability,performance --inline-suppr --error-exitcode=1 -I. core db server client
+	printf '%s\n' $(call src,core db server client) | xargs -P2 -n 6 sh -c 'clang-tidy --quiet "$$@" -- $(subst ",\",$(ALL_CFLAGS)) -fopenmp 2>/dev/null' sh
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(MODULES) $(DESTDIR)$(SHARE)/models
+	install -m 755 $(B)/deraind $(B)/derain $(DESTDIR)$(PREFIX)/bin
+	$(if $(filter 1,$(CUDA)),install -m 755 $(B)/derain-cuda.so $(DESTDIR)$(MODULES))
+	for f in models/*; do [ ! -f "$$f" ] || install -m 644 "$$f" $(DESTDIR)$(SHARE)/models; done
+	for s in 1 5 8; do install -d $(DESTDIR)$(PREFIX)/share/man/man$$s; \
+	    for f in docs/man/*.$$s; do [ ! -f "$$f" ] || install -m 644 "$$f" $(DESTDIR)$(PREFIX)/share/man/man$$s; done; done
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,deraind derain) $(DESTDIR)$(MODULES)/derain-cuda.so
+	rm -rf $(DESTDIR)$(SHARE)
+	rm -f $(foreach f,$(wildcard docs/man/*.[158]),$(DESTDIR)$(PREFIX)/share/man/man$(subst .,,$(suffix $(f)))/$(notdir $(f)))
+clean:
+	rm -rf build build-*
+
+.PHONY: all test demo deps test-run demo-run bench check-layers format lint install uninstall clean
+.SECONDARY:
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,154 @@
+/* derain.h - public door 1 of the engine: open a model, derain pictures, describe, measure. No tensor in sight.
+ *
+ * Bytes, paths and plain structs only. An engine is a backend instance (CPU threads or a GPU) and may be used by one
+ * thread at a time; models belong to their engine and are used by its owner. dr_probe() is free of both and can be
+ * called from any thread. */
+#ifndef DR_DERAIN_H
+#define DR_DERAIN_H
+
+#include "core/base/status.h"
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct dr_engine dr_engine;
+typedef struct dr_model dr_model;
+
+/* ---- limits and probing -------------------------------------------------------------------------------------- */
+
+/* Checked from the header, before anything is allocated. A zero field takes the default in brackets. */
+typedef struct dr_limits {
+    uint64_t body_max_bytes; /* encoded bytes [256 MiB] */
+    int side_min, side_max;  /* pixels [16, 32768] */
+    uint64_t pixels_max;     /* [100e6] */
+    int aspect_max;          /* longer side over shorter [200] */
+    int ratio_max;           /* decoded bytes over encoded bytes, checked above 64 MiB decoded [2000] */
+    uint64_t mem_budget;     /* bytes a run may take; setting "mem_budget" [half of RAM or of the cgroup limit] */
+} dr_limits;
+void dr_limits_fill(dr_limits *lim); /* put the defaults where a field is 0 */
+
+typedef enum dr_format { DR_FORMAT_NONE, DR_FORMAT_PNG, DR_FORMAT_JPEG } dr_format;
+const char *dr_format_name(dr_format f); /* "png", "jpeg" */
+const char *dr_format_mime(dr_format f); /* "image/png", "image/jpeg" */
+
+typedef struct dr_picture_info {
+    dr_format format;
+    int width, height; /* upright: after the EXIF orientation */
+    int bit_depth;     /* 8 or 16 (PNG below 8 counts as 8) */
+    int channels;      /* 1 grey, 2 grey+alpha, 3 RGB, 4 RGBA; palettes count as RGB or RGBA */
+} dr_picture_info;
+
+/* Look at the header of an encoded picture. data may be only its beginning: total is the full size (0 = len).
+ * Errors: INVALID empty_body; UNSUPPORTED unsupported_format (also CMYK JPEG: unsupported_color); CORRUPT image_corrupt;
+ * TOO_LARGE image_too_large (setting side_max, pixels_max, aspect_max, ratio_max or body_max_bytes); INVALID
+ * image_too_small (limit, actual). */
+DR_MUSTUSE dr_status dr_probe(const void *data, size_t len, uint64_t total, const dr_limits *lim,
+                              dr_picture_info *ret, dr_error *err);
+
+/* ---- engine --------------------------------------------------------------------------------------------------- */
+
+typedef struct dr_engine_opts {
+    const char *backend; /* "auto" (NULL), "cpu", "cuda" */
+    int threads;         /* 0 = all cores */
+} dr_engine_opts;
+
+DR_MUSTUSE dr_status dr_engine_open(const dr_engine_opts *opts, dr_engine **ret, dr_error *err);
+void dr_engine_close(dr_engine *e); /* after its models */
+const char *dr_engine_backend(const dr_engine *e);  /* "cpu" or "cuda" */
+const char *dr_engine_describe(const dr_engine *e); /* device and kernels, for people */
+const char *dr_engine_note(const dr_engine *e);     /* why "auto" did not take the GPU, "" otherwise */
+
+/* ---- models --------------------------------------------------------------------------------------------------- */
+
+typedef struct dr_model_info {
+    char name[64];
+    int version;
+    char sha256[65];
+    uint64_t bytes;     /* of the file */
+    char dtype[8];      /* "F32", "F16", "BF16" */
+    char arch[16];      /* "resnet" */
+    int ngf, blocks;
+    int residual;       /* 0 = tanh output, 3 or 1 = channels of the residual that is subtracted */
+    uint64_t params;
+    char *metadata_json; /* the file's __metadata__ as a JSON object text; freed by dr_model_info_done */
+} dr_model_info;
+void dr_model_info_done(dr_model_info *i);
+
+/* Check a model file whole (header, offsets, shapes, finite values) without an engine. */
+DR_MUSTUSE dr_status dr_model_describe(const char *path, dr_model_info *ret, dr_error *err);
+
+/* Load weights onto the engine. They stay resident until dr_model_close. */
+DR_MUSTUSE dr_status dr_model_open(dr_engine *e, const char *path, dr_model **ret, dr_error *err);
+void dr_model_close(dr_model *m);
+const dr_model_info *dr_model_get_info(const dr_model *m);
+
+/* Most bytes that a run of a w x h picture takes on top of the resident model (activations, scratch, pixels). */
+uint64_t dr_model_run_bytes(const dr_model *m, int width, int height);
+
+/* Random weights from a seed, METHOD.md section 5 (released) or gain 1 with a zero last layer where residual != 0. */
+typedef struct dr_model_spec {
+    int ngf, blocks, residual;
+    uint64_t seed;
+    const char *dtype; /* "F32" (NULL), "F16", "BF16" */
+    const char *name;  /* NULL = "derain" */
+} dr_model_spec;
+DR_MUSTUSE dr_status dr_model_init_file(const dr_model_spec *spec, const char *path, dr_error *err);
+/* Rewrite a generator file in another dtype; metadata is kept. */
+DR_MUSTUSE dr_status dr_model_convert_file(const char *in, const char *dtype, const char *out, dr_error *err);
+
+/* ---- deraining ------------------------------------------------------------------------------------------------ */
+
+typedef struct dr_run_opts {
+    dr_format format;      /* of the output; NONE = PNG */
+    int depth;             /* 0 = as the input, else 8 or 16 */
+    bool strip_metadata;   /* drop ICC, EXIF, pHYs, gAMA/cHRM/sRGB */
+    const dr_limits *limits; /* NULL = defaults */
+    atomic_bool *cancel;   /* looked at between layers; NULL = never */
+    _Atomic float *progress; /* 0..1, written as it goes; NULL = not wanted */
+} dr_run_opts;
+
+typedef struct dr_run_stats {
+    double decode_ms, infer_ms, encode_ms;
+    dr_picture_info input;
+} dr_run_stats;
+
+/* Encoded picture in, encoded picture out (the caller frees *ret_data with dr_free). Any size within the limits; the
+ * output has the input's (upright) size. Errors: those of dr_probe; CORRUPT image_corrupt; TOO_LARGE memory
+ * (setting mem_budget); UNSUPPORTED alpha_jpeg (alpha with JPEG asked for); CANCELLED. */
+DR_MUSTUSE dr_status dr_derain(dr_model *m, const void *data, size_t len, const dr_run_opts *opts, void **ret_data,
+                               size_t *ret_len, dr_run_stats *ret_stats, dr_error *err);
+
+/* Raw floats, for tests: planar RGB in [-1,1], (3,h,w) in and out, not clamped. Any size from 16x16. */
+DR_MUSTUSE dr_status dr_model_forward(dr_model *m, const float *rgb, int width, int height, float *ret, dr_error *err);
+
+/* ---- evaluation ----------------------------------------------------------------------------------------------- */
+
+typedef struct dr_score {
+    double psnr_y, ssim_y, psnr_rgb, ssim_rgb; /* dB capped at 100 */
+} dr_score;
+typedef struct dr_eval_row {
+    char *name;
+    int width, height;
+    dr_score input, output; /* gain = output - input */
+} dr_eval_row;
+typedef struct dr_eval {
+    size_t n;
+    dr_eval_row *rows;
+    dr_score mean_input, mean_output;
+} dr_eval;
+/* Pictures of both folders paired by file name; a missing partner or other size is an error. on_row may be NULL. */
+DR_MUSTUSE dr_status dr_evaluate(dr_model *m, const char *rainy_dir, const char *clean_dir,
+                                 void (*on_row)(const dr_eval_row *row, size_t i, size_t n, void *arg), void *arg,
+                                 dr_eval *ret, dr_error *err);
+void dr_eval_done(dr_eval *e);
+
+/* ---- benchmark ------------------------------------------------------------------------------------------------ */
+
+typedef struct dr_bench {
+    double median_ms, min_ms, mpix_per_s, peak_rss_mb;
+    int runs;
+} dr_bench;
+DR_MUSTUSE dr_status dr_bench_run(dr_model *m, int width, int height, int runs, dr_bench *ret, dr_error *err);
+
+#endif

@@ -1,0 +1,64 @@
+/* trainer.h - public door 2 of the engine: unpaired training. Options in, steps and metrics out, checkpoints.
+ *
+ * dr_trainer_open() makes or resumes a training; dr_trainer_step() runs one optimisation step; the caller decides when to
+ * evaluate, save and stop, so that a daemon can let inference pass between two steps. One thread at a time. The same
+ * options, data, seed, backend and thread count give the same bits, across save and resume. METHOD.md sections 7 to 10
+ * and 15 are the formulas. */
+#ifndef DR_TRAINER_H
+#define DR_TRAINER_H
+
+#include "core/base/status.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct dr_trainer dr_trainer;
+
+typedef struct dr_train_opts {
+    const char *const *rainy, *const *clean; /* folders, or text files with a path a line */
+    int n_rainy, n_clean;
+    const char *streaks;    /* folder of rain layers, NULL = none */
+    const char *out;        /* folder for what the training leaves behind */
+    const char *preset;     /* "released" or "product" */
+    const char *init;       /* generator or training file to start from, NULL = random */
+    const char *resume;     /* checkpoint, NULL = new */
+    const char *eval_rainy, *eval_clean; /* both or none */
+    const char *backend, *precision;     /* "auto"/"cpu"/"cuda"; "f32"/"bf16" */
+    int threads;
+    int64_t steps;
+    int crop, batch, ngf, blocks, ndf, residual; /* -1 = the preset's value */
+    double lr, lr_f;                        /* of G and D; of F; negative = the preset's */
+    double w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant; /* loss weights; negative = the preset's */
+    double ema_decay;                       /* negative = the preset's; 0 = none */
+    double streaks_share;                   /* part of the clean pictures that --streaks turns rainy; negative = preset's */
+    int pool;                               /* image pool size; -1 = the preset's */
+    uint64_t seed;
+} dr_train_opts;
+void dr_train_opts_init(dr_train_opts *o);
+
+DR_MUSTUSE dr_status dr_trainer_open(const dr_train_opts *o, dr_trainer **ret, dr_error *err);
+void dr_trainer_close(dr_trainer *t);
+
+#define DR_TRAIN_LOSSES_MAX 24
+typedef struct dr_train_metrics {
+    int64_t step, steps;        /* done, planned */
+    double lr_factor, seconds;  /* of this step's schedule; seconds of the step */
+    int n;                      /* losses */
+    const char *name[DR_TRAIN_LOSSES_MAX]; /* static texts: "adv_A", "nce_1", ... in METHOD.md's words */
+    double value[DR_TRAIN_LOSSES_MAX];
+} dr_train_metrics;
+DR_MUSTUSE dr_status dr_trainer_step(dr_trainer *t, dr_train_metrics *ret, dr_error *err);
+bool dr_trainer_finished(const dr_trainer *t);
+int64_t dr_trainer_at(const dr_trainer *t); /* steps done */
+
+/* checkpoint.safetensors: everything, for resume. */
+DR_MUSTUSE dr_status dr_trainer_save(dr_trainer *t, const char *path, dr_error *err);
+/* The generator to serve (EMA where there is one), F16 or F32. */
+DR_MUSTUSE dr_status dr_trainer_export(dr_trainer *t, const char *path, const char *dtype, dr_error *err);
+/* All nets in F16, to fine-tune from. */
+DR_MUSTUSE dr_status dr_trainer_export_all(dr_trainer *t, const char *path, dr_error *err);
+/* Contact sheet PNG of the current batch's domain: rows of (input, output) and of (clean, clean through the net). */
+DR_MUSTUSE dr_status dr_trainer_sheet(dr_trainer *t, const char *path, dr_error *err);
+const char *dr_trainer_describe(const dr_trainer *t); /* one line: nets, objective, pictures found, device */
+
+#endif

@@ -1,0 +1,42 @@
+#!/bin/sh
+# layers.sh - the floor plan, checked. Left: a room. Right: the rooms it may include.
+plan='
+core/derain.h  core/base
+core/trainer.h core/base
+core/base    core/base
+core/tensor  core/base core/tensor
+core/cpu     core/base core/tensor core/cpu
+core/grad    core/base core/tensor core/grad
+core/nn      core/base core/tensor core/grad core/nn
+core/image   core/base core/tensor core/image core/derain.h
+core/model   core/base core/tensor core/grad core/nn core/image core/model core/derain.h
+core/train   core/base core/tensor core/grad core/nn core/image core/model core/train core/trainer.h
+cuda         core/base core/tensor cuda
+db           core/base db
+client       core/base client
+server       core/base core/derain.h core/trainer.h db server
+'
+# third-party headers: only the named room may see them
+libs='
+nettle/        core/base
+dlfcn.h        core/tensor
+dnnl           core/cpu
+png.h          core/image
+jpeglib.h      core/image
+sqlite3.h      db
+microhttpd.h   server
+archive.h      server
+curl/          client
+'
+bad=0
+echo "$plan" | { while read -r room rooms; do
+    [ -n "$room" ] && [ -e "$room" ] || continue
+    ok=$(echo "$rooms" | sed 's/ /|/g')
+    if grep -rHnE '^#include "' "$room" --include='*.[ch]' --include='*.cu' --include='*.cuh' |
+        grep -vE "#include \"($ok)[\"/]"; then bad=1; fi
+done; exit $bad; } || bad=1
+echo "$libs" | { b=0; while read -r lib room; do
+    [ -n "$lib" ] || continue
+    if grep -rHnE "^#include <$lib" core db server client --include='*.[ch]' | grep -v "^$room/"; then b=1; fi
+done; exit $b; } || bad=1
+exit $bad
