@@ -38,6 +38,7 @@ typedef struct dr_slot {
 /* Stride-1 convolution (cross-correlation) with `pad` zeros on every side; k x k weights. */
 typedef struct dr_conv2d_desc {
     int k, pad;
+    bool frozen; /* the weights do not change while the slot lives: it may keep them reordered (inference) */
 } dr_conv2d_desc;
 
 typedef enum dr_act { DR_ACT_NONE, DR_ACT_RELU, DR_ACT_LRELU, DR_ACT_TANH } dr_act; /* LRELU: slope 0.2 */
