@@ -1,7 +1,7 @@
 /* arena.h - chunked bump allocator: everything in a lifetime dies together.
  *
- * dr_arena_alloc() never moves what it gave out. Reset keeps the chunks and, under ASan, poisons them, so that a use
- * after reset is reported. One owner at a time. */
+ * dr_arena_alloc() never moves what it gave out. Reset keeps the newest chunk and, under ASan, poisons it, so that a
+ * use after reset is reported. One owner at a time. */
 #ifndef DR_BASE_ARENA_H
 #define DR_BASE_ARENA_H
 

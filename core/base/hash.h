@@ -17,8 +17,8 @@ void dr_sha256_init(dr_sha256 *h);
 void dr_sha256_add(dr_sha256 *h, const void *data, size_t len);
 void dr_sha256_end(dr_sha256 *h, uint8_t ret[32]);
 void dr_sha256_hex(const void *data, size_t len, char ret[DR_SHA256_HEX]);
-void dr_hex(const uint8_t *in, size_t n, char *ret); /* 2n digits and NUL */
-bool dr_unhex(const char *s, size_t n, uint8_t *ret); /* exactly 2n hex digits */
+void dr_hex(const uint8_t *in, size_t n, char *ret);    /* 2n digits and NUL */
+bool dr_unhex(const char *s, size_t n, uint8_t *ret);   /* exactly 2n hex digits */
 void dr_base64(const uint8_t *in, size_t n, char *ret); /* 4*ceil(n/3) characters and NUL */
 bool dr_unbase64(const char *s, size_t len, uint8_t *ret, size_t cap, size_t *ret_len);
 void dr_hmac_sha256(const void *key, size_t key_len, const void *data, size_t len, uint8_t ret[32]);

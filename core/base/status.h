@@ -9,24 +9,24 @@
 #include <stdarg.h>
 #include <stdint.h>
 
-#define DR_MUSTUSE __attribute__((warn_unused_result))
+#define DR_MUSTUSE      __attribute__((warn_unused_result))
 #define DR_PRINTF(f, a) __attribute__((format(printf, f, a)))
 
-#define DR_STATUS_MAP(X)                                                                           \
-    X(OK, "ok")                                                                                    \
-    X(INVALID, "invalid argument")                                                                 \
-    X(UNSUPPORTED, "not supported")                                                                \
-    X(TOO_LARGE, "over a limit")                                                                   \
-    X(NOT_FOUND, "not found")                                                                      \
-    X(CONFLICT, "conflict")                                                                        \
-    X(BUSY, "busy")                                                                                \
-    X(CANCELLED, "cancelled")                                                                      \
-    X(NOMEM, "out of memory")                                                                      \
-    X(IO, "input/output error")                                                                    \
-    X(NOSPACE, "no space left")                                                                    \
-    X(CORRUPT, "corrupt data")                                                                     \
-    X(BACKEND, "backend failure")                                                                  \
-    X(UNAVAILABLE, "unavailable")                                                                  \
+#define DR_STATUS_MAP(X)                                                                                               \
+    X(OK, "ok")                                                                                                        \
+    X(INVALID, "invalid argument")                                                                                     \
+    X(UNSUPPORTED, "not supported")                                                                                    \
+    X(TOO_LARGE, "over a limit")                                                                                       \
+    X(NOT_FOUND, "not found")                                                                                          \
+    X(CONFLICT, "conflict")                                                                                            \
+    X(BUSY, "busy")                                                                                                    \
+    X(CANCELLED, "cancelled")                                                                                          \
+    X(NOMEM, "out of memory")                                                                                          \
+    X(IO, "input/output error")                                                                                        \
+    X(NOSPACE, "no space left")                                                                                        \
+    X(CORRUPT, "corrupt data")                                                                                         \
+    X(BACKEND, "backend failure")                                                                                      \
+    X(UNAVAILABLE, "unavailable")                                                                                      \
     X(INTERNAL, "internal error")
 
 typedef enum dr_status {
