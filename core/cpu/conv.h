@@ -4,7 +4,8 @@
 
 #include "core/cpu/cpu.h"
 
-/* Called once by the table's open and close; `c` has threads, precision, host and isa set. close takes a half-open one. */
+/* Called once by the table's open and close; `c` has threads, precision, host and isa set. close takes a half-open one.
+ */
 DR_MUSTUSE dr_status dr_cpu_conv_open(dr_cpu *c, dr_error *err);
 void dr_cpu_conv_close(dr_cpu *c);
 /* "oneDNN 2.6.3, amx bf16": libraries and kernels in use, for describe(); valid until close. */

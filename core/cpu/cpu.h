@@ -18,6 +18,8 @@ typedef struct dr_cpu {
 
 enum dr_cpu_isa { DR_CPU_BASE, DR_CPU_AVX2, DR_CPU_AVX512 };
 
-static inline dr_cpu *dr_cpu_of(dr_backend *be) { return (dr_cpu *)be; }
+static inline dr_cpu *dr_cpu_of(dr_backend *be) {
+    return (dr_cpu *)be;
+}
 
 #endif

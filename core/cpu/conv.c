@@ -1,0 +1,357 @@
+/* conv.c - convolutions of the CPU backend: who computes which.
+ *
+ * oneDNN does what it does well: channels in multiples of 16 on both sides, and few planar channels on the input side.
+ * Few planar channels on the output side would run at a sixth of peak there, so:
+ *   forward to few channels        our few_out kernel
+ *   dx to few channels             the same, on weights flipped and transposed, with padding k-1-pad
+ *   dx from few channels           oneDNN's forward from few channels, on flipped and transposed weights
+ *   dw of a layer to few channels  oneDNN's dw of the mirrored layer (x and dy change places), flipped back
+ *
+ * Primitives live in the caller's slot, or, for callers without one (training records its graph anew each step), in a
+ * table keyed by the shape. All temporary memory is the instance's one scratch block. */
+#include "core/cpu/conv.h"
+#include "core/base/alloc.h"
+#include "core/base/log.h"
+#include "core/cpu/conv_kern.h"
+#include "core/cpu/dnnl.h"
+#include <assert.h>
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { CACHE_SIZE = 1024, CACHE_MAX = 700 };
+
+struct dr_cpu_conv {
+    dr_dnnl *dnnl;
+    const dr_conv_kern *kern;
+    bool bf16;
+    int n_cached;
+    dr_dnnl_conv *cache[CACHE_SIZE];
+    char text[64];
+};
+
+/* What a slot holds. */
+typedef struct conv_slot {
+    dr_dnnl_conv *conv;
+    void *prepared; /* frozen weights in conv's format */
+} conv_slot;
+
+/* ---- open, close, scratch ---------------------------------------------------------------------------------------- */
+
+dr_status dr_cpu_conv_open(dr_cpu *c, dr_error *err) {
+    struct dr_cpu_conv *v = dr_calloc(1, sizeof *v);
+    if (!v) return dr_fail(err, DR_NOMEM, "no memory for the convolutions");
+    c->conv = v;
+    v->kern = c->isa == DR_CPU_AVX512 ? &dr_conv_kern_avx512
+              : c->isa == DR_CPU_AVX2 ? &dr_conv_kern_avx2
+                                      : &dr_conv_kern_base;
+    dr_status s = dr_dnnl_open(&v->dnnl, err);
+    if (s) return s;
+    v->bf16 = c->precision == DR_PREC_BF16 && dr_dnnl_bf16();
+    if (c->precision == DR_PREC_BF16 && !v->bf16)
+        dr_log(DR_LOG_DEBUG, NULL, "this CPU has no bf16 arithmetic: convolutions stay in f32");
+    snprintf(v->text, sizeof v->text, "oneDNN %s%s", dr_dnnl_version(), v->bf16 ? ", bf16" : "");
+    return DR_OK;
+}
+
+static void cache_drop(struct dr_cpu_conv *v) {
+    for (int i = 0; i < CACHE_SIZE; i++) {
+        dr_dnnl_conv_destroy(v->cache[i]);
+        v->cache[i] = NULL;
+    }
+    v->n_cached = 0;
+}
+
+void dr_cpu_conv_close(dr_cpu *c) {
+    if (!c) return;
+    if (c->conv) {
+        cache_drop(c->conv);
+        dr_dnnl_close(c->conv->dnnl);
+        dr_free(c->conv);
+        c->conv = NULL;
+    }
+    dr_free(c->scratch);
+    c->scratch = NULL;
+    c->scratch_bytes = 0;
+}
+
+const char *dr_cpu_conv_text(dr_cpu *c) {
+    return c->conv->text;
+}
+
+dr_status dr_cpu_scratch(dr_cpu *c, size_t bytes, void **ret, dr_error *err) {
+    if (bytes > c->scratch_bytes) {
+        dr_free(c->scratch);
+        c->scratch_bytes = 0;
+        c->scratch = dr_malloc_aligned(bytes);
+        if (!c->scratch) return dr_fail(err, DR_NOMEM, "no memory for %zu bytes of scratch", bytes);
+        c->scratch_bytes = bytes;
+    }
+    *ret = c->scratch;
+    return DR_OK;
+}
+
+static size_t round64(size_t n) {
+    return (n + 63) & ~(size_t)63;
+}
+
+/* ---- primitives: slot or cache ----------------------------------------------------------------------------------- */
+
+static void slot_destroy(void *p) {
+    conv_slot *s = p;
+    if (!s) return;
+    dr_dnnl_conv_destroy(s->conv);
+    dr_free(s->prepared);
+    dr_free(s);
+}
+
+static unsigned key_hash(const dr_dnnl_key *k) {
+    const unsigned char *p = (const unsigned char *)k;
+    unsigned h = 2166136261u;
+    for (size_t i = 0; i < sizeof *k; i++) h = (h ^ p[i]) * 16777619u;
+    return h;
+}
+
+static bool same_key(const dr_dnnl_conv *c, const dr_dnnl_key *k) {
+    return c && memcmp(dr_dnnl_conv_key(c), k, sizeof *k) == 0;
+}
+
+static dr_status from_cache(struct dr_cpu_conv *v, const dr_dnnl_key *k, const dr_dnnl_conv **ret, dr_error *err) {
+    unsigned i = key_hash(k) % CACHE_SIZE;
+    while (v->cache[i] && !same_key(v->cache[i], k)) i = (i + 1) % CACHE_SIZE;
+    if (!v->cache[i]) {
+        if (v->n_cached >= CACHE_MAX) {
+            cache_drop(v);
+            i = key_hash(k) % CACHE_SIZE;
+        }
+        dr_status s = dr_dnnl_conv_create(v->dnnl, k, &v->cache[i], err);
+        if (s) return s;
+        v->n_cached++;
+    }
+    *ret = v->cache[i];
+    return DR_OK;
+}
+
+/* The primitive of `k`; *ret_prepared receives the slot's frozen weights, or NULL. */
+static dr_status primitive(struct dr_cpu_conv *v, const dr_dnnl_key *k, dr_slot *slot, const float *w,
+                           const dr_dnnl_conv **ret, void **ret_prepared, dr_error *err) {
+    *ret_prepared = NULL;
+    if (!slot) return from_cache(v, k, ret, err);
+    conv_slot *cs = slot->p;
+    if (cs && !same_key(cs->conv, k)) {
+        slot_destroy(cs);
+        slot->p = cs = NULL;
+    }
+    if (!cs) {
+        cs = dr_calloc(1, sizeof *cs);
+        if (!cs) return dr_fail(err, DR_NOMEM, "no memory for a convolution's slot");
+        dr_status s = dr_dnnl_conv_create(v->dnnl, k, &cs->conv, err);
+        size_t bytes = s ? 0 : dr_dnnl_conv_weights(cs->conv);
+        if (!s && bytes) {
+            cs->prepared = dr_malloc_aligned(bytes);
+            s = cs->prepared ? dr_dnnl_conv_prepare(cs->conv, w, cs->prepared, err)
+                             : dr_fail(err, DR_NOMEM, "no memory for %zu bytes of weights", bytes);
+        }
+        if (s) {
+            slot_destroy(cs);
+            return s;
+        }
+        slot->p = cs;
+        slot->destroy = slot_destroy;
+    }
+    *ret = cs->conv;
+    *ret_prepared = cs->prepared;
+    return DR_OK;
+}
+
+static dr_dnnl_key key_for(const dr_cpu *c, dr_dnnl_pass pass, dr_shape x, int oc, int k, int pad) {
+    dr_dnnl_key key = {0};
+    key.pass = (int)pass;
+    key.n = x.n;
+    key.ic = x.c;
+    key.ih = x.h;
+    key.iw = x.w;
+    key.oc = oc;
+    key.k = k;
+    key.pad = pad;
+    key.bf16 = c->conv->bf16;
+    return key;
+}
+
+/* ---- small helpers on weights --------------------------------------------------------------------------------------
+ */
+
+/* to(I,O,k,k) = from(O,I,k,k) transposed and turned by 180 degrees. */
+static void flip(const float *from, int o, int i, int k, float *to) {
+    int kk = k * k;
+#pragma omp parallel for schedule(static)
+    for (int b = 0; b < i; b++)
+        for (int a = 0; a < o; a++)
+            for (int t = 0; t < kk; t++)
+                to[((size_t)b * (size_t)o + (size_t)a) * (size_t)kk + (size_t)t] =
+                    from[((size_t)a * (size_t)i + (size_t)b) * (size_t)kk + (size_t)(kk - 1 - t)];
+}
+
+/* to(O,I,k,k) += from(I,O,k,k) transposed and turned. */
+static void add_flipped(const float *from, int o, int i, int k, float *to) {
+    int kk = k * k;
+#pragma omp parallel for schedule(static)
+    for (int a = 0; a < o; a++)
+        for (int b = 0; b < i; b++)
+            for (int t = 0; t < kk; t++)
+                to[((size_t)a * (size_t)i + (size_t)b) * (size_t)kk + (size_t)t] +=
+                    from[((size_t)b * (size_t)o + (size_t)a) * (size_t)kk + (size_t)(kk - 1 - t)];
+}
+
+static void add_to(const float *from, size_t n, float *to) {
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < n; i++) to[i] += from[i];
+}
+
+/* db[c] += sum of dy over pictures and pixels: f32 along a row, double across rows, rows in order. */
+static void add_bias_grad(dr_tensor dy, float *db) {
+    dr_shape s = dy.shape;
+    const float *p = dy.data;
+    int lanes = s.c % 16 ? 1 : 16, blocks = s.c / lanes;
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int cb = 0; cb < blocks; cb++) {
+        double sum[16] = {0};
+        for (int n = 0; n < s.n; n++) {
+            for (int y = 0; y < s.h; y++) {
+                const float *r = p + (((size_t)n * (size_t)blocks + (size_t)cb) * (size_t)s.h + (size_t)y) *
+                                         (size_t)s.w * (size_t)lanes;
+                float row[16] = {0};
+                if (lanes == 16)
+                    for (int x = 0; x < s.w; x++, r += 16)
+                        for (int l = 0; l < 16; l++) row[l] += r[l];
+                else
+                    for (int x = 0; x < s.w; x++) row[0] += r[x];
+                for (int l = 0; l < lanes; l++) sum[l] += (double)row[l];
+            }
+        }
+        for (int l = 0; l < lanes; l++) db[cb * lanes + l] += (float)sum[l];
+    }
+}
+
+/* ---- few output channels -------------------------------------------------------------------------------------------
+ */
+
+/* (C/16, ky, kx, oc, 16) for outputs o0.. of w(O,C,k,k). */
+static void few_pack(const float *w, int o0, int oc, int c, int k, float *to) {
+    for (int cb = 0; cb < c / 16; cb++)
+        for (int t = 0; t < k * k; t++)
+            for (int o = 0; o < oc; o++)
+                for (int l = 0; l < 16; l++)
+                    *to++ = w[((size_t)(o0 + o) * (size_t)c + (size_t)(cb * 16 + l)) * (size_t)(k * k) + (size_t)t];
+}
+
+static void few_out(const dr_cpu *c, const float *x, dr_shape xs, const float *w, const float *b, float *y, int oc,
+                    int k, int pad, float *packed) {
+    int oh = xs.h + 2 * pad - k + 1, ow = xs.w + 2 * pad - k + 1;
+    const dr_conv_kern *kern = c->conv->kern;
+    for (int o = 0; o < oc; o += DR_FEW_OUT_MAX) {
+        int g = oc - o < DR_FEW_OUT_MAX ? oc - o : DR_FEW_OUT_MAX;
+        few_pack(w, o, g, xs.c, k, packed);
+#pragma omp parallel for schedule(dynamic, 1)
+        for (int r = 0; r < xs.n * oh; r++) {
+            int n = r / oh;
+            dr_few_out a = {.x = x + (size_t)n * (size_t)xs.c * (size_t)xs.h * (size_t)xs.w,
+                            .w = packed,
+                            .b = b ? b + o : NULL,
+                            .y = y + ((size_t)n * (size_t)oc + (size_t)o) * (size_t)oh * (size_t)ow,
+                            .c_blocks = xs.c / 16,
+                            .h = xs.h,
+                            .w_in = xs.w,
+                            .oh = oh,
+                            .ow = ow,
+                            .oc = g,
+                            .k = k,
+                            .pad = pad};
+            kern->few_out_row(&a, r % oh);
+        }
+    }
+}
+
+static size_t few_bytes(int c, int k) {
+    return round64(sizeof(float) * (size_t)(c * k * k) * DR_FEW_OUT_MAX);
+}
+
+/* ---- table entries -------------------------------------------------------------------------------------------------
+ */
+
+dr_status dr_cpu_conv2d(dr_backend *be, dr_conv2d_desc d, dr_tensor x, const float *w, const float *b, dr_tensor y,
+                        dr_slot *slot, dr_error *err) {
+    dr_cpu *c = dr_cpu_of(be);
+    dr_shape xs = x.shape;
+    int oc = y.shape.c;
+    void *scratch = NULL;
+    omp_set_num_threads(c->threads);
+    if (oc % 16 && xs.c % 16 == 0) {
+        dr_status s = dr_cpu_scratch(c, few_bytes(xs.c, d.k), &scratch, err);
+        if (s) return s;
+        few_out(c, x.data, xs, w, b, y.data, oc, d.k, d.pad, scratch);
+        return DR_OK;
+    }
+    dr_dnnl_key key = key_for(c, DR_DNNL_FWD, xs, oc, d.k, d.pad);
+    key.bias = b != NULL;
+    key.frozen = d.frozen && slot;
+    const dr_dnnl_conv *p;
+    void *prepared;
+    dr_status s = primitive(c->conv, &key, slot, w, &p, &prepared, err);
+    if (!s) s = dr_cpu_scratch(c, dr_dnnl_conv_scratch(p), &scratch, err);
+    if (!s) s = dr_dnnl_conv_run(p, x.data, prepared ? prepared : (void *)(uintptr_t)w, b, y.data, scratch, err);
+    return s;
+}
+
+dr_status dr_cpu_conv2d_dx(dr_backend *be, dr_conv2d_desc d, dr_tensor dy, const float *w, dr_tensor dx, dr_slot *slot,
+                           dr_error *err) {
+    dr_cpu *c = dr_cpu_of(be);
+    int ic = dx.shape.c, oc = dy.shape.c;
+    size_t w_bytes = round64(sizeof(float) * (size_t)ic * (size_t)oc * (size_t)(d.k * d.k));
+    void *scratch = NULL, *none;
+    dr_status s;
+    omp_set_num_threads(c->threads);
+    if (ic % 16 && oc % 16 == 0) {
+        s = dr_cpu_scratch(c, w_bytes + few_bytes(oc, d.k), &scratch, err);
+        if (s) return s;
+        flip(w, oc, ic, d.k, scratch);
+        few_out(c, dy.data, dy.shape, scratch, NULL, dx.data, ic, d.k, d.k - 1 - d.pad,
+                (float *)(void *)((char *)scratch + w_bytes));
+        return DR_OK;
+    }
+    bool mirror = oc % 16 && ic % 16 == 0;
+    dr_dnnl_key key = mirror ? key_for(c, DR_DNNL_FWD, dy.shape, ic, d.k, d.k - 1 - d.pad)
+                             : key_for(c, DR_DNNL_DX, dx.shape, oc, d.k, d.pad);
+    const dr_dnnl_conv *p;
+    s = primitive(c->conv, &key, slot, NULL, &p, &none, err);
+    if (!s) s = dr_cpu_scratch(c, w_bytes + dr_dnnl_conv_scratch(p), &scratch, err);
+    if (s) return s;
+    if (!mirror) return dr_dnnl_conv_run(p, dx.data, (void *)(uintptr_t)w, NULL, dy.data, scratch, err);
+    flip(w, oc, ic, d.k, scratch);
+    return dr_dnnl_conv_run(p, dy.data, scratch, NULL, dx.data, (char *)scratch + w_bytes, err);
+}
+
+dr_status dr_cpu_conv2d_dw(dr_backend *be, dr_conv2d_desc d, dr_tensor x, dr_tensor dy, float *dw, float *db,
+                           dr_slot *slot, dr_error *err) {
+    dr_cpu *c = dr_cpu_of(be);
+    int ic = x.shape.c, oc = dy.shape.c;
+    size_t n = (size_t)ic * (size_t)oc * (size_t)(d.k * d.k), w_bytes = round64(sizeof(float) * n);
+    bool mirror = oc % 16 && ic % 16 == 0;
+    void *scratch = NULL, *none;
+    omp_set_num_threads(c->threads);
+    dr_dnnl_key key = mirror ? key_for(c, DR_DNNL_DW, dy.shape, ic, d.k, d.k - 1 - d.pad)
+                             : key_for(c, DR_DNNL_DW, x.shape, oc, d.k, d.pad);
+    const dr_dnnl_conv *p;
+    dr_status s = primitive(c->conv, &key, slot, NULL, &p, &none, err);
+    if (!s) s = dr_cpu_scratch(c, w_bytes + dr_dnnl_conv_scratch(p), &scratch, err);
+    if (!s)
+        s = dr_dnnl_conv_run(p, mirror ? dy.data : x.data, scratch, NULL, mirror ? x.data : dy.data,
+                             (char *)scratch + w_bytes, err);
+    if (s) return s;
+    if (mirror)
+        add_flipped(scratch, oc, ic, d.k, dw);
+    else
+        add_to(scratch, n, dw);
+    if (db) add_bias_grad(dy, db);
+    return DR_OK;
+}
