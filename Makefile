@@ -78,6 +78,9 @@ ifeq ($(SAN),thread)
 $(B)/core/cpu/%.o: ALL_CFLAGS += -fno-openmp
 endif
 
+$(B)/server/version.o: ALL_CFLAGS += -DDR_COMMIT='"$(COMMIT)"'
+$(B)/server/version.o: $(B)/commit
+
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
