@@ -42,7 +42,8 @@ typedef struct dr_picture_info {
 /* Look at the header of an encoded picture. data may be only its beginning: total is the full size (0 = len).
  * Errors: INVALID empty_body; UNSUPPORTED unsupported_format (also CMYK JPEG: unsupported_color); CORRUPT image_corrupt;
  * TOO_LARGE image_too_large (setting side_max, pixels_max, aspect_max, ratio_max or body_max_bytes); INVALID
- * image_too_small (limit, actual). */
+ * image_too_small (limit, actual); UNAVAILABLE header_incomplete (len < total and the header ends behind data: come
+ * back with more). */
 DR_MUSTUSE dr_status dr_probe(const void *data, size_t len, uint64_t total, const dr_limits *lim,
                               dr_picture_info *ret, dr_error *err);
 
