@@ -2,8 +2,8 @@
  *
  * A backend is one const table of functions. core calls them through the dr_be_*() wrappers of backend.c, which check
  * shapes by assert and host the fault countdown for tests. A tensor is a view: a logical shape and an address on the
- * device; it owns nothing. The layout behind the address belongs to the backend: on the CPU it is nChw16c f32 where C is
- * a multiple of 16 and planar NCHW otherwise; either way a tensor holds exactly n*c*h*w floats, and for h = w = 1
+ * device; it owns nothing. The layout behind the address belongs to the backend: on the CPU it is nChw16c f32 where C
+ * is a multiple of 16 and planar NCHW otherwise; either way a tensor holds exactly n*c*h*w floats, and for h = w = 1
  * both are plain row-major matrices. Only upload and download convert. core never sees strides.
  *
  * Parameters and their gradients are plain f32 arrays in PyTorch's order: convolutions (O,I,kh,kw), linear layers
@@ -52,6 +52,17 @@ typedef enum dr_gan_loss {
     DR_GAN_LSGAN_FAKE,
     DR_GAN_NEG_MEAN
 } dr_gan_loss;
+
+/* What follows normalisation and activation in norm_apply. y is (n,c) and: NONE h x w; REFLECT h+2p x w+2p;
+ * BLUR_DOWN and BLUR_UP as blur_down, blur_up; ADD: adds resid (no activation after it), then reflect pad p (0: none).
+ */
+typedef enum dr_norm_then {
+    DR_THEN_NONE,
+    DR_THEN_REFLECT,
+    DR_THEN_BLUR_DOWN,
+    DR_THEN_BLUR_UP,
+    DR_THEN_ADD
+} dr_norm_then;
 
 typedef enum dr_precision { DR_PREC_F32, DR_PREC_BF16 } dr_precision; /* of convolution arithmetic; storage stays f32 */
 
@@ -111,8 +122,8 @@ typedef struct dr_backend_ops {
     /* convolution; w (O,I,k,k), b (O) or NULL; db or NULL; dw and db are ACCUMULATED into (+=) */
     dr_status (*conv2d)(dr_backend *be, dr_conv2d_desc d, dr_tensor x, const float *w, const float *b, dr_tensor y,
                         dr_slot *slot, dr_error *err);
-    dr_status (*conv2d_dx)(dr_backend *be, dr_conv2d_desc d, dr_tensor dy, const float *w, dr_tensor dx,
-                           dr_slot *slot, dr_error *err);
+    dr_status (*conv2d_dx)(dr_backend *be, dr_conv2d_desc d, dr_tensor dy, const float *w, dr_tensor dx, dr_slot *slot,
+                           dr_error *err);
     dr_status (*conv2d_dw)(dr_backend *be, dr_conv2d_desc d, dr_tensor x, dr_tensor dy, float *dw, float *db,
                            dr_slot *slot, dr_error *err);
 
@@ -140,16 +151,15 @@ typedef struct dr_backend_ops {
     dr_status (*linear_dw)(dr_backend *be, dr_tensor x, dr_tensor dy, float *dw, float *db, dr_error *err); /* += */
     /* y = v/(|v|+1e-7) by row; norms receives |v| of each row; backward of a zero row is 0 */
     dr_status (*l2norm)(dr_backend *be, dr_tensor v, float *norms, dr_tensor y, dr_error *err);
-    dr_status (*l2norm_bwd)(dr_backend *be, dr_tensor y, const float *norms, dr_tensor dy, dr_tensor dv,
-                            dr_error *err);
+    dr_status (*l2norm_bwd)(dr_backend *be, dr_tensor y, const float *norms, dr_tensor dy, dr_tensor dv, dr_error *err);
 
     /* losses: the value goes to loss (1,1,1,1); backward multiplies by g */
     /* PatchNCE of METHOD.md 7.2: q, k are (groups*s, C) unit rows, candidates are the s keys of the same group;
      * mean over all rows; keys get no gradient */
     dr_status (*nce)(dr_backend *be, int groups, float temperature, dr_tensor q, dr_tensor k, dr_tensor loss,
                      dr_error *err);
-    dr_status (*nce_bwd)(dr_backend *be, int groups, float temperature, dr_tensor q, dr_tensor k, float g,
-                         dr_tensor dq, dr_error *err);
+    dr_status (*nce_bwd)(dr_backend *be, int groups, float temperature, dr_tensor q, dr_tensor k, float g, dr_tensor dq,
+                         dr_error *err);
     dr_status (*gan)(dr_backend *be, dr_gan_loss mode, dr_tensor s, dr_tensor loss, dr_error *err);
     dr_status (*gan_bwd)(dr_backend *be, dr_gan_loss mode, dr_tensor s, float g, dr_tensor ds, dr_error *err);
     dr_status (*l1)(dr_backend *be, dr_tensor a, dr_tensor b, dr_tensor loss, dr_error *err); /* mean |a-b| */
@@ -158,7 +168,19 @@ typedef struct dr_backend_ops {
     /* optimizer over flat arrays of n floats */
     dr_status (*adam)(dr_backend *be, const dr_adam_desc *d, size_t n, float *p, const float *g, float *m, float *v,
                       dr_error *err);
-    dr_status (*ema)(dr_backend *be, float decay, size_t n, const float *p, float *ema, dr_error *err); /* e = d e + (1-d) p */
+    dr_status (*ema)(dr_backend *be, float decay, size_t n, const float *p, float *ema,
+                     dr_error *err); /* e = d e + (1-d) p */
+
+    /* Fused entries for inference. NULL is allowed (the planner then uses the simple ones); both or none. The values
+     * are those of the simple entries in sequence, to the bit or within 1e-6. */
+    /* the statistics of norm_act without its output: n*c pairs (mean, rstd) */
+    dr_status (*norm_stats)(dr_backend *be, float eps, dr_tensor x, float *stats, dr_error *err);
+    /* y = f(act((x-mean)*rstd)) in one read and one write, act as in norm_act, f as dr_norm_then says. resid is read
+     * for DR_THEN_ADD only: it has x's n and c, and h+2q, w+2q with some q >= 0, of which the inner h x w is added (so
+     * that a reflect-padded tensor serves as the skip). p is the reflect padding after REFLECT and ADD, 0 for the
+     * others. With NONE, and ADD without padding, y may alias x, and resid if q = 0. */
+    dr_status (*norm_apply)(dr_backend *be, dr_tensor x, const float *stats, dr_act act, dr_norm_then then, int p,
+                            dr_tensor resid, dr_tensor y, dr_error *err);
 } dr_backend_ops;
 
 /* Every implementation's instance starts with this. */
@@ -172,7 +194,11 @@ extern const dr_backend_ops dr_cpu_ops; /* core/cpu; the one link upward, by nam
  * not NULL, then says in a static or thread-local text why not). Close with dr_backend_close. */
 DR_MUSTUSE dr_status dr_backend_open(const char *name, const dr_backend_opts *opts, dr_backend **ret,
                                      const char **ret_note, dr_error *err);
-void dr_backend_close(dr_backend *be);
+void dr_backend_close(dr_backend *be); /* NULL is fine */
+
+/* The one symbol of a module: its table, valid for ever. */
+#define DR_BACKEND_ENTRY "dr_backend_entry"
+typedef const dr_backend_ops *dr_backend_entry_fn(void);
 
 /* ABI number, size, name, and every required pointer of a table; names the first that is missing. */
 DR_MUSTUSE dr_status dr_backend_check(const dr_backend_ops *ops, dr_error *err);
@@ -181,5 +207,7 @@ void dr_slot_clear(dr_slot *s);
 
 /* Tests only: the n-th table call from now fails with DR_BACKEND (0 = never). */
 void dr_backend_fail_after(long n);
+
+#include "core/tensor/be.h" /* the dr_be_*() wrappers */
 
 #endif
