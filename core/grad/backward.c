@@ -13,7 +13,7 @@ static dr_status merge(dr_graph *g, dr_node *dst, dr_tensor t, dr_error *err) {
         dst->grad = t;
         return DR_OK;
     }
-    dr_status s = g->be->ops->axpy(g->be, 1.0f, t, dst->grad, err);
+    dr_status s = dr_be_axpy(g->be, 1.0f, t, dst->grad, err);
     dr_graph_give(g, t);
     return s;
 }
@@ -23,10 +23,10 @@ static dr_status step_add(dr_graph *g, dr_node *n, dr_error *err) {
     if (!(a->needs_grad && b->needs_grad)) return merge(g, a->needs_grad ? a : b, n->grad, err);
     dr_status s;
     if (a->grad.data) {
-        s = g->be->ops->axpy(g->be, 1.0f, n->grad, a->grad, err);
+        s = dr_be_axpy(g->be, 1.0f, n->grad, a->grad, err);
     } else {
         dr_tensor t;
-        if (!(s = dr_graph_take(g, a->shape, &t, err)) && !(s = g->be->ops->copy(g->be, n->grad, t, err))) a->grad = t;
+        if (!(s = dr_graph_take(g, a->shape, &t, err)) && !(s = dr_be_copy(g->be, n->grad, t, err))) a->grad = t;
     }
     return s ? s : merge(g, b, n->grad, err);
 }

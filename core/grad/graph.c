@@ -55,7 +55,7 @@ dr_tensor dr_var_grad(const dr_graph *g, dr_var v) {
 /* ---- tensors that come back ---- */
 
 dr_status dr_graph_take(dr_graph *g, dr_shape s, dr_tensor *ret, dr_error *err) {
-    size_t bytes = g->be->ops->tensor_bytes(g->be, s);
+    size_t bytes = dr_be_tensor_bytes(g->be, s);
     for (int i = g->n_spares - 1; i >= 0; i--)
         if (g->spares[i].bytes == bytes) {
             *ret = (dr_tensor){s, g->spares[i].data};
@@ -74,7 +74,7 @@ void dr_graph_give(dr_graph *g, dr_tensor t) {
         g->spares = p;
         g->cap_spares = cap;
     }
-    g->spares[g->n_spares++] = (dr_spare){g->be->ops->tensor_bytes(g->be, t.shape), t.data};
+    g->spares[g->n_spares++] = (dr_spare){dr_be_tensor_bytes(g->be, t.shape), t.data};
 }
 
 /* ---- recording ---- */

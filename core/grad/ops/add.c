@@ -2,42 +2,42 @@
 #include "core/grad/exec.h"
 
 static dr_status add_forward(dr_exec *x, dr_node *n, dr_error *err) {
-    return x->be->ops->add(x->be, dr_in(x, n, 0), dr_in(x, n, 1), n->out, err);
+    return dr_be_add(x->be, dr_in(x, n, 0), dr_in(x, n, 1), n->out, err);
 }
 
 /* backward.c moves dy instead of copying it twice; this is the plain form for whoever calls the row. */
 static dr_status add_backward(dr_exec *x, dr_node *n, dr_tensor dy, dr_tensor dx[DR_OP_MAX_IN], dr_error *err) {
     (void)n;
-    dr_status s = dx[0].data ? x->be->ops->copy(x->be, dy, dx[0], err) : DR_OK;
-    if (!s && dx[1].data) s = x->be->ops->copy(x->be, dy, dx[1], err);
+    dr_status s = dx[0].data ? dr_be_copy(x->be, dy, dx[0], err) : DR_OK;
+    if (!s && dx[1].data) s = dr_be_copy(x->be, dy, dx[1], err);
     return s;
 }
 
 static dr_status bcast_forward(dr_exec *x, dr_node *n, dr_error *err) {
-    return x->be->ops->add_bcast(x->be, dr_in(x, n, 0), n->u.factor, dr_in(x, n, 1), n->out, err);
+    return dr_be_add_bcast(x->be, dr_in(x, n, 0), n->u.factor, dr_in(x, n, 1), n->out, err);
 }
 
 static dr_status bcast_backward(dr_exec *x, dr_node *n, dr_tensor dy, dr_tensor dx[DR_OP_MAX_IN], dr_error *err) {
-    dr_status s = dx[0].data ? x->be->ops->copy(x->be, dy, dx[0], err) : DR_OK;
-    if (!s && dx[1].data) s = x->be->ops->add_bcast_bwd(x->be, n->u.factor, dy, dx[1], err);
+    dr_status s = dx[0].data ? dr_be_copy(x->be, dy, dx[0], err) : DR_OK;
+    if (!s && dx[1].data) s = dr_be_add_bcast_bwd(x->be, n->u.factor, dy, dx[1], err);
     return s;
 }
 
 static dr_status scale_forward(dr_exec *x, dr_node *n, dr_error *err) {
-    return x->be->ops->scale(x->be, n->u.factor, dr_in(x, n, 0), n->out, err);
+    return dr_be_scale(x->be, n->u.factor, dr_in(x, n, 0), n->out, err);
 }
 
 static dr_status scale_backward(dr_exec *x, dr_node *n, dr_tensor dy, dr_tensor dx[DR_OP_MAX_IN], dr_error *err) {
-    return dx[0].data ? x->be->ops->scale(x->be, n->u.factor, dy, dx[0], err) : DR_OK;
+    return dx[0].data ? dr_be_scale(x->be, n->u.factor, dy, dx[0], err) : DR_OK;
 }
 
 static dr_status clamp_forward(dr_exec *x, dr_node *n, dr_error *err) {
-    return x->be->ops->clamp(x->be, n->u.clamp.lo, n->u.clamp.hi, dr_in(x, n, 0), n->out, err);
+    return dr_be_clamp(x->be, n->u.clamp.lo, n->u.clamp.hi, dr_in(x, n, 0), n->out, err);
 }
 
 static dr_status clamp_backward(dr_exec *x, dr_node *n, dr_tensor dy, dr_tensor dx[DR_OP_MAX_IN], dr_error *err) {
     if (!dx[0].data) return DR_OK;
-    return x->be->ops->clamp_bwd(x->be, n->u.clamp.lo, n->u.clamp.hi, dr_in(x, n, 0), dy, dx[0], err);
+    return dr_be_clamp_bwd(x->be, n->u.clamp.lo, n->u.clamp.hi, dr_in(x, n, 0), dy, dx[0], err);
 }
 
 const dr_op dr_op_add = {.name = "add", .n_in = 2, .forward = add_forward, .backward = add_backward};

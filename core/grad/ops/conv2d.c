@@ -2,16 +2,14 @@
 #include "core/grad/exec.h"
 
 static dr_status forward(dr_exec *x, dr_node *n, dr_error *err) {
-    return x->be->ops->conv2d(x->be, n->u.conv, dr_in(x, n, 0), n->w->value, n->b ? n->b->value : NULL, n->out, NULL,
-                              err);
+    return dr_be_conv2d(x->be, n->u.conv, dr_in(x, n, 0), n->w->value, n->b ? n->b->value : NULL, n->out, NULL, err);
 }
 
 static dr_status backward(dr_exec *x, dr_node *n, dr_tensor dy, dr_tensor dx[DR_OP_MAX_IN], dr_error *err) {
     dr_status s = DR_OK;
     if (n->grads_params)
-        s = x->be->ops->conv2d_dw(x->be, n->u.conv, dr_in(x, n, 0), dy, n->w->grad, n->b ? n->b->grad : NULL, NULL,
-                                  err);
-    if (!s && dx[0].data) s = x->be->ops->conv2d_dx(x->be, n->u.conv, dy, n->w->value, dx[0], NULL, err);
+        s = dr_be_conv2d_dw(x->be, n->u.conv, dr_in(x, n, 0), dy, n->w->grad, n->b ? n->b->grad : NULL, NULL, err);
+    if (!s && dx[0].data) s = dr_be_conv2d_dx(x->be, n->u.conv, dy, n->w->value, dx[0], NULL, err);
     return s;
 }
 

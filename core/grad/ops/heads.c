@@ -2,21 +2,21 @@
 #include "core/grad/exec.h"
 
 static dr_status gather_forward(dr_exec *x, dr_node *n, dr_error *err) {
-    return x->be->ops->gather(x->be, dr_in(x, n, 0), n->u.gather.idx, n->u.gather.count, n->out, err);
+    return dr_be_gather(x->be, dr_in(x, n, 0), n->u.gather.idx, n->u.gather.count, n->out, err);
 }
 
 static dr_status gather_backward(dr_exec *x, dr_node *n, dr_tensor dy, dr_tensor dx[DR_OP_MAX_IN], dr_error *err) {
-    return dx[0].data ? x->be->ops->gather_bwd(x->be, dy, n->u.gather.idx, n->u.gather.count, dx[0], err) : DR_OK;
+    return dx[0].data ? dr_be_gather_bwd(x->be, dy, n->u.gather.idx, n->u.gather.count, dx[0], err) : DR_OK;
 }
 
 static dr_status linear_forward(dr_exec *x, dr_node *n, dr_error *err) {
-    return x->be->ops->linear(x->be, dr_in(x, n, 0), n->w->value, n->b->value, n->out, err);
+    return dr_be_linear(x->be, dr_in(x, n, 0), n->w->value, n->b->value, n->out, err);
 }
 
 static dr_status linear_backward(dr_exec *x, dr_node *n, dr_tensor dy, dr_tensor dx[DR_OP_MAX_IN], dr_error *err) {
     dr_status s = DR_OK;
-    if (n->grads_params) s = x->be->ops->linear_dw(x->be, dr_in(x, n, 0), dy, n->w->grad, n->b->grad, err);
-    if (!s && dx[0].data) s = x->be->ops->linear_dx(x->be, dy, n->w->value, dx[0], err);
+    if (n->grads_params) s = dr_be_linear_dw(x->be, dr_in(x, n, 0), dy, n->w->grad, n->b->grad, err);
+    if (!s && dx[0].data) s = dr_be_linear_dx(x->be, dy, n->w->value, dx[0], err);
     return s;
 }
 
@@ -25,11 +25,11 @@ static dr_status l2_forward(dr_exec *x, dr_node *n, dr_error *err) {
     dr_status s = dr_pool_raw(x->pool, (size_t)n->shape.n * sizeof(float), &norms, err);
     if (s) return s;
     n->u.norms = norms;
-    return x->be->ops->l2norm(x->be, dr_in(x, n, 0), n->u.norms, n->out, err);
+    return dr_be_l2norm(x->be, dr_in(x, n, 0), n->u.norms, n->out, err);
 }
 
 static dr_status l2_backward(dr_exec *x, dr_node *n, dr_tensor dy, dr_tensor dx[DR_OP_MAX_IN], dr_error *err) {
-    return dx[0].data ? x->be->ops->l2norm_bwd(x->be, n->out, n->u.norms, dy, dx[0], err) : DR_OK;
+    return dx[0].data ? dr_be_l2norm_bwd(x->be, n->out, n->u.norms, dy, dx[0], err) : DR_OK;
 }
 
 const dr_op dr_op_gather_patches = {

@@ -7,12 +7,12 @@ static dr_status forward(dr_exec *x, dr_node *n, dr_error *err) {
     dr_status s = dr_pool_raw(x->pool, (size_t)n->shape.n * (size_t)n->shape.c * 2 * sizeof(float), &stats, err);
     if (s) return s;
     n->u.norm.stats = stats;
-    return x->be->ops->norm_act(x->be, n->u.norm.eps, n->u.norm.act, dr_in(x, n, 0), n->u.norm.stats, n->out, err);
+    return dr_be_norm_act(x->be, n->u.norm.eps, n->u.norm.act, dr_in(x, n, 0), n->u.norm.stats, n->out, err);
 }
 
 static dr_status backward(dr_exec *x, dr_node *n, dr_tensor dy, dr_tensor dx[DR_OP_MAX_IN], dr_error *err) {
     if (!dx[0].data) return DR_OK;
-    return x->be->ops->norm_act_bwd(x->be, n->u.norm.act, dr_in(x, n, 0), n->u.norm.stats, dy, dx[0], err);
+    return dr_be_norm_act_bwd(x->be, n->u.norm.act, dr_in(x, n, 0), n->u.norm.stats, dy, dx[0], err);
 }
 
 const dr_op dr_op_instance_norm = {.name = "instance_norm", .n_in = 1, .forward = forward, .backward = backward};

@@ -2,33 +2,33 @@
 #include "core/grad/exec.h"
 
 static dr_status nce_forward(dr_exec *x, dr_node *n, dr_error *err) {
-    return x->be->ops->nce(x->be, n->u.nce.groups, n->u.nce.temperature, dr_in(x, n, 0), dr_in(x, n, 1), n->out, err);
+    return dr_be_nce(x->be, n->u.nce.groups, n->u.nce.temperature, dr_in(x, n, 0), dr_in(x, n, 1), n->out, err);
 }
 
 static dr_status nce_backward(dr_exec *x, dr_node *n, dr_tensor dy, dr_tensor dx[DR_OP_MAX_IN], dr_error *err) {
     (void)dy;
     if (!dx[0].data) return DR_OK;
-    return x->be->ops->nce_bwd(x->be, n->u.nce.groups, n->u.nce.temperature, dr_in(x, n, 0), dr_in(x, n, 1),
-                               n->loss_weight, dx[0], err);
+    return dr_be_nce_bwd(x->be, n->u.nce.groups, n->u.nce.temperature, dr_in(x, n, 0), dr_in(x, n, 1), n->loss_weight,
+                         dx[0], err);
 }
 
 static dr_status gan_forward(dr_exec *x, dr_node *n, dr_error *err) {
-    return x->be->ops->gan(x->be, n->u.gan, dr_in(x, n, 0), n->out, err);
+    return dr_be_gan(x->be, n->u.gan, dr_in(x, n, 0), n->out, err);
 }
 
 static dr_status gan_backward(dr_exec *x, dr_node *n, dr_tensor dy, dr_tensor dx[DR_OP_MAX_IN], dr_error *err) {
     (void)dy;
-    return dx[0].data ? x->be->ops->gan_bwd(x->be, n->u.gan, dr_in(x, n, 0), n->loss_weight, dx[0], err) : DR_OK;
+    return dx[0].data ? dr_be_gan_bwd(x->be, n->u.gan, dr_in(x, n, 0), n->loss_weight, dx[0], err) : DR_OK;
 }
 
 static dr_status l1_forward(dr_exec *x, dr_node *n, dr_error *err) {
-    return x->be->ops->l1(x->be, dr_in(x, n, 0), dr_in(x, n, 1), n->out, err);
+    return dr_be_l1(x->be, dr_in(x, n, 0), dr_in(x, n, 1), n->out, err);
 }
 
 static dr_status l1_backward(dr_exec *x, dr_node *n, dr_tensor dy, dr_tensor dx[DR_OP_MAX_IN], dr_error *err) {
     (void)dy;
     if (!dx[0].data) return DR_OK;
-    return x->be->ops->l1_bwd(x->be, dr_in(x, n, 0), dr_in(x, n, 1), n->loss_weight, dx[0], err);
+    return dr_be_l1_bwd(x->be, dr_in(x, n, 0), dr_in(x, n, 1), n->loss_weight, dx[0], err);
 }
 
 const dr_op dr_op_loss_nce = {

@@ -2,11 +2,11 @@
 #include "core/grad/exec.h"
 
 static dr_status forward(dr_exec *x, dr_node *n, dr_error *err) {
-    return x->be->ops->pad_reflect(x->be, n->u.pad, dr_in(x, n, 0), n->out, err);
+    return dr_be_pad_reflect(x->be, n->u.pad, dr_in(x, n, 0), n->out, err);
 }
 
 static dr_status backward(dr_exec *x, dr_node *n, dr_tensor dy, dr_tensor dx[DR_OP_MAX_IN], dr_error *err) {
-    return dx[0].data ? x->be->ops->pad_reflect_bwd(x->be, n->u.pad, dy, dx[0], err) : DR_OK;
+    return dx[0].data ? dr_be_pad_reflect_bwd(x->be, n->u.pad, dy, dx[0], err) : DR_OK;
 }
 
 const dr_op dr_op_pad_reflect = {.name = "pad_reflect", .n_in = 1, .forward = forward, .backward = backward};

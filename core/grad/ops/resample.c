@@ -2,21 +2,21 @@
 #include "core/grad/exec.h"
 
 static dr_status down_forward(dr_exec *x, dr_node *n, dr_error *err) {
-    return x->be->ops->blur_down(x->be, dr_in(x, n, 0), n->out, err);
+    return dr_be_blur_down(x->be, dr_in(x, n, 0), n->out, err);
 }
 
 static dr_status down_backward(dr_exec *x, dr_node *n, dr_tensor dy, dr_tensor dx[DR_OP_MAX_IN], dr_error *err) {
     (void)n;
-    return dx[0].data ? x->be->ops->blur_down_bwd(x->be, dy, dx[0], err) : DR_OK;
+    return dx[0].data ? dr_be_blur_down_bwd(x->be, dy, dx[0], err) : DR_OK;
 }
 
 static dr_status up_forward(dr_exec *x, dr_node *n, dr_error *err) {
-    return x->be->ops->blur_up(x->be, dr_in(x, n, 0), n->out, err);
+    return dr_be_blur_up(x->be, dr_in(x, n, 0), n->out, err);
 }
 
 static dr_status up_backward(dr_exec *x, dr_node *n, dr_tensor dy, dr_tensor dx[DR_OP_MAX_IN], dr_error *err) {
     (void)n;
-    return dx[0].data ? x->be->ops->blur_up_bwd(x->be, dy, dx[0], err) : DR_OK;
+    return dx[0].data ? dr_be_blur_up_bwd(x->be, dy, dx[0], err) : DR_OK;
 }
 
 const dr_op dr_op_blur_down = {.name = "blur_down", .n_in = 1, .forward = down_forward, .backward = down_backward};
