@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,7 +112,8 @@ dr_status dr_fs_sync_dir(const char *path, dr_error *err) {
 }
 
 dr_status dr_fs_write_atomic_fn(const char *path, dr_fs_fill fill, void *arg, dr_error *err) {
-    size_t n = strlen(path) + 16;
+    static atomic_uint serial;
+    size_t n = strlen(path) + 32;
     char *tmp = dr_malloc(n), *dir = parent_of(path);
     dr_status s = DR_OK;
     int fd = -1;
@@ -120,18 +122,14 @@ dr_status dr_fs_write_atomic_fn(const char *path, dr_fs_fill fill, void *arg, dr
         s = dr_fail(err, DR_NOMEM, "no memory to write '%s'", path);
         goto out;
     }
-    snprintf(tmp, n, "%s.tmp-XXXXXX", path);
-    if ((fd = mkostemp(tmp, O_CLOEXEC)) < 0) {
+    /* open() with 0666 leaves the mode to the umask, which mkstemp() would not */
+    snprintf(tmp, n, "%s.tmp-%u-%u", path, (unsigned)getpid(), atomic_fetch_add(&serial, 1));
+    unlink(tmp); /* left by a process that died and had our number */
+    if ((fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)) < 0) {
         s = dr_fail_errno(err, errno, "create", path);
         goto out;
     }
     made = true;
-    mode_t mask = umask(0);
-    umask(mask);
-    if (fchmod(fd, 0666 & ~mask)) {
-        s = dr_fail_errno(err, errno, "create", path);
-        goto out;
-    }
     if ((s = fill(fd, arg, err))) {
         dr_wrap(err, s, "'%s'", path);
         goto out;
