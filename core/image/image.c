@@ -129,7 +129,7 @@ dr_status dr_image_orient(dr_image *img, int orientation, dr_error *err) {
 
 dr_status dr_image_set_depth(dr_image *img, int depth, dr_error *err) {
     if (depth == img->depth) return DR_OK;
-    dr_image to;
+    dr_image to = {0};
     dr_status s = dr_image_init(&to, img->width, img->height, img->channels, depth, err);
     if (s) return s;
     const size_t n = (size_t)img->width * (size_t)img->height * (size_t)img->channels;
@@ -168,7 +168,7 @@ dr_status dr_image_meta_copy(const dr_image_meta *m, dr_image_meta *ret, dr_erro
 }
 
 dr_status dr_image_copy(const dr_image *img, dr_image *ret, dr_error *err) {
-    dr_image to;
+    dr_image to = {0};
     dr_status s = dr_image_init(&to, img->width, img->height, img->channels, img->depth, err);
     if (s) return s;
     memcpy(to.pixels, img->pixels, img->stride * (size_t)img->height);
