@@ -17,7 +17,7 @@ typedef struct dr_trainer dr_trainer;
 typedef struct dr_train_opts {
     const char *const *rainy, *const *clean; /* folders, or text files with a path a line */
     int n_rainy, n_clean;
-    const char *streaks;    /* folder of rain layers, NULL = none */
+    const char *streaks;    /* folder of rain layers, "procedural", NULL = none */
     const char *out;        /* folder for what the training leaves behind */
     const char *preset;     /* "released" or "product" */
     const char *init;       /* generator or training file to start from, NULL = random */
@@ -30,7 +30,7 @@ typedef struct dr_train_opts {
     double lr, lr_f;                        /* of G and D; of F; negative = the preset's */
     double w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant; /* loss weights; negative = the preset's */
     double ema_decay;                       /* negative = the preset's; 0 = none */
-    double streaks_share;                   /* part of the clean pictures that --streaks turns rainy; negative = preset's */
+    double streaks_share;                   /* part of the rainy samples that are rendered; negative = 0.5 */
     int pool;                               /* image pool size; -1 = the preset's */
     uint64_t seed;
 } dr_train_opts;
@@ -59,6 +59,8 @@ DR_MUSTUSE dr_status dr_trainer_export(dr_trainer *t, const char *path, const ch
 DR_MUSTUSE dr_status dr_trainer_export_all(dr_trainer *t, const char *path, dr_error *err);
 /* Contact sheet PNG of the current batch's domain: rows of (input, output) and of (clean, clean through the net). */
 DR_MUSTUSE dr_status dr_trainer_sheet(dr_trainer *t, const char *path, dr_error *err);
+/* Without a trainer: a PNG of n rainy and n clean samples as the first batches would have them. */
+DR_MUSTUSE dr_status dr_train_preview(const dr_train_opts *o, int n, const char *path, dr_error *err);
 const char *dr_trainer_describe(const dr_trainer *t); /* one line: nets, objective, pictures found, device */
 
 #endif
