@@ -1,7 +1,7 @@
 /* trainer.h - public door 2 of the engine: unpaired training. Options in, steps and metrics out, checkpoints.
  *
- * dr_trainer_open() makes or resumes a training; dr_trainer_step() runs one optimisation step; the caller decides when to
- * evaluate, save and stop, so that a daemon can let inference pass between two steps. One thread at a time. The same
+ * dr_trainer_open() makes or resumes a training; dr_trainer_step() runs one optimisation step; the caller decides when
+ * to evaluate, save and stop, so that a daemon can let inference pass between two steps. One thread at a time. The same
  * options, data, seed, backend and thread count give the same bits, across save and resume. METHOD.md sections 7 to 10
  * and 15 are the formulas. */
 #ifndef DR_TRAINER_H
@@ -26,24 +26,28 @@ typedef struct dr_train_opts {
     const char *backend, *precision;     /* "auto"/"cpu"/"cuda"; "f32"/"bf16" */
     int threads;
     int64_t steps;
-    int crop, batch, ngf, blocks, ndf, residual; /* -1 = the preset's value */
-    double lr, lr_f;                        /* of G and D; of F; negative = the preset's */
+    int crop, batch, ngf, blocks, ndf, d_layers, residual;          /* -1 = the preset's value */
+    double lr, lr_f;                                                /* of G and D; of F; negative = the preset's */
     double w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant; /* loss weights; negative = the preset's */
     double ema_decay;                       /* negative = the preset's; 0 = none */
     double streaks_share;                   /* part of the rainy samples that are rendered; negative = 0.5 */
     int pool;                               /* image pool size; -1 = the preset's */
-    uint64_t seed;
+    uint64_t seed;                          /* 0 = 1, or the checkpoint's */
 } dr_train_opts;
 void dr_train_opts_init(dr_train_opts *o);
 
+/* New, or resumed from o->resume: then what the checkpoint fixed (nets, crop, batch, seed) must not be given otherwise,
+ * and what is left open is taken from it. dr_trainer_describe() says where data, backend or threads are not those of
+ * the checkpoint, so that the bits will differ from an unbroken run's. Errors: INVALID (an option), NOT_FOUND, CORRUPT
+ * (files), NOMEM, BACKEND. */
 DR_MUSTUSE dr_status dr_trainer_open(const dr_train_opts *o, dr_trainer **ret, dr_error *err);
 void dr_trainer_close(dr_trainer *t);
 
 #define DR_TRAIN_LOSSES_MAX 24
 typedef struct dr_train_metrics {
-    int64_t step, steps;        /* done, planned */
-    double lr_factor, seconds;  /* of this step's schedule; seconds of the step */
-    int n;                      /* losses */
+    int64_t step, steps;                   /* done, planned */
+    double lr_factor, seconds;             /* of this step's schedule; seconds of the step */
+    int n;                                 /* losses */
     const char *name[DR_TRAIN_LOSSES_MAX]; /* static texts: "adv_A", "nce_1", ... in METHOD.md's words */
     double value[DR_TRAIN_LOSSES_MAX];
 } dr_train_metrics;
@@ -61,6 +65,10 @@ DR_MUSTUSE dr_status dr_trainer_export_all(dr_trainer *t, const char *path, dr_e
 DR_MUSTUSE dr_status dr_trainer_sheet(dr_trainer *t, const char *path, dr_error *err);
 /* Without a trainer: a PNG of n rainy and n clean samples as the first batches would have them. */
 DR_MUSTUSE dr_status dr_train_preview(const dr_train_opts *o, int n, const char *path, dr_error *err);
+/* Time `runs` steps of the objective of METHOD.md section 9 on made-up pictures; o needs only the sizes and the
+ * backend. */
+DR_MUSTUSE dr_status dr_trainer_bench(const dr_train_opts *o, int runs, double *ret_median_ms, double *ret_min_ms,
+                                      dr_error *err);
 const char *dr_trainer_describe(const dr_trainer *t); /* one line: nets, objective, pictures found, device */
 
 #endif

@@ -1,0 +1,148 @@
+#include "core/train/preset.h"
+
+#include "core/nn/generator.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct preset {
+    const char *name;
+    int crop, batch, ngf, blocks, ndf, d_layers, residual, pool;
+    int64_t steps;
+    double lr, lr_f, w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant, ema_decay, streaks_share;
+    dr_gan_loss g_gan;
+    double gain, decay_part;
+} preset;
+
+static const preset presets[] = {
+    {.name = "released",
+     .crop = 256,
+     .batch = 1,
+     .ngf = 64,
+     .blocks = 9,
+     .ndf = 64,
+     .d_layers = 3,
+     .steps = 200000,
+     .lr = 1e-4,
+     .lr_f = 1e-3,
+     .w_gan = 1,
+     .w_nce = 2,
+     .w_idt = 1,
+     .streaks_share = 0.5,
+     .g_gan = DR_GAN_HINGE_REAL,
+     .gain = 0.02,
+     .decay_part = 0.5},
+    {.name = "product",
+     .crop = 128,
+     .batch = 1,
+     .ngf = 32,
+     .blocks = 6,
+     .ndf = 32,
+     .d_layers = 2,
+     .residual = 1,
+     .steps = 20000,
+     .lr = 2e-4,
+     .lr_f = 1e-3,
+     .w_gan = 1,
+     .w_idt = 10,
+     .w_transplant = 10,
+     .ema_decay = 0.999,
+     .streaks_share = 0.5,
+     .g_gan = DR_GAN_NEG_MEAN,
+     .gain = 1,
+     .decay_part = 0.4},
+};
+
+void dr_train_opts_init(dr_train_opts *o) {
+    *o = (dr_train_opts){.steps = -1,
+                         .crop = -1,
+                         .batch = -1,
+                         .ngf = -1,
+                         .blocks = -1,
+                         .ndf = -1,
+                         .d_layers = -1,
+                         .residual = -1,
+                         .lr = -1,
+                         .lr_f = -1,
+                         .w_gan = -1,
+                         .w_nce = -1,
+                         .w_idt = -1,
+                         .w_cycle = -1,
+                         .w_nce_extra = -1,
+                         .w_transplant = -1,
+                         .ema_decay = -1,
+                         .streaks_share = -1,
+                         .pool = -1};
+}
+
+static void put_int(int *v, int d) {
+    if (*v < 0) *v = d;
+}
+
+static void put(double *v, double d) {
+    if (*v < 0) *v = d;
+}
+
+static dr_status check(const dr_train_opts *o, dr_error *err) {
+    if (o->crop < 64 || o->crop % 4 || o->crop > 4096)
+        return dr_fail(err, DR_INVALID, "crop %d: it must be a multiple of 4 from 64 to 4096", o->crop);
+    if (o->batch < 1 || o->batch > 64) return dr_fail(err, DR_INVALID, "batch %d: it must be from 1 to 64", o->batch);
+    if (o->blocks < DR_BLOCKS_TRAIN)
+        return dr_fail(err, DR_INVALID, "blocks %d: training needs at least %d", o->blocks, DR_BLOCKS_TRAIN);
+    if (o->steps < 1) return dr_fail(err, DR_INVALID, "steps %lld: it must be 1 or more", (long long)o->steps);
+    if (o->ema_decay >= 1) return dr_fail(err, DR_INVALID, "ema decay %g: it must be below 1", o->ema_decay);
+    if (o->streaks_share > 1) return dr_fail(err, DR_INVALID, "streaks share %g: from 0 to 1", o->streaks_share);
+    const double all[] = {o->lr, o->lr_f, o->w_gan, o->w_nce, o->w_idt, o->w_cycle, o->w_nce_extra, o->w_transplant};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (!isfinite(all[i])) return dr_fail(err, DR_INVALID, "a learning rate or loss weight is not finite");
+    if (o->precision && strcmp(o->precision, "f32") && strcmp(o->precision, "bf16"))
+        return dr_fail(err, DR_INVALID, "precision '%s': it must be f32 or bf16", o->precision);
+    return DR_OK;
+}
+
+dr_status dr_preset_fill(dr_train_opts *o, dr_objective *ret, dr_error *err) {
+    const preset *p = NULL;
+    if (!o->preset) o->preset = "product";
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
+        if (!strcmp(o->preset, presets[i].name)) p = &presets[i];
+    if (!p) return dr_fail(err, DR_INVALID, "preset '%s': there are released and product", o->preset);
+    put_int(&o->crop, p->crop);
+    put_int(&o->batch, p->batch);
+    put_int(&o->ngf, p->ngf);
+    put_int(&o->blocks, p->blocks);
+    put_int(&o->ndf, p->ndf);
+    put_int(&o->d_layers, p->d_layers);
+    put_int(&o->residual, p->residual);
+    put_int(&o->pool, p->pool);
+    if (o->steps < 0) o->steps = p->steps;
+    put(&o->lr, p->lr);
+    put(&o->lr_f, p->lr_f);
+    put(&o->w_gan, p->w_gan);
+    put(&o->w_nce, p->w_nce);
+    put(&o->w_idt, p->w_idt);
+    put(&o->w_cycle, p->w_cycle);
+    put(&o->w_nce_extra, p->w_nce_extra);
+    put(&o->w_transplant, p->w_transplant);
+    put(&o->ema_decay, p->ema_decay);
+    put(&o->streaks_share, p->streaks_share);
+    if (!o->seed) o->seed = 1;
+    dr_status s = check(o, err);
+    if (s) return s;
+    *ret = (dr_objective){.w_gan = o->w_gan,
+                          .w_nce = o->w_nce,
+                          .w_idt = o->w_idt,
+                          .w_cycle = o->w_cycle,
+                          .w_nce_extra = o->w_nce_extra,
+                          .w_transplant = o->w_transplant,
+                          .g_gan = p->g_gan,
+                          .gain = p->gain,
+                          .decay_part = p->decay_part};
+    /* Rain transplant needs one generator alone; every other objective is about two. */
+    ret->dual = o->w_transplant == 0 || o->w_nce > 0 || o->w_cycle > 0 || o->w_nce_extra > 0;
+    return DR_OK;
+}
+
+double dr_schedule(int64_t step, int64_t steps, double decay_part) {
+    int64_t n = (int64_t)((double)steps * decay_part), hold = steps - n;
+    return step < hold ? 1.0 : 1.0 - (double)(step - hold + 1) / (double)(n + 1);
+}

@@ -1,0 +1,268 @@
+#include "core/train/step.h"
+#include "core/base/alloc.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { TERMS_MAX = 64, FAKES_MAX = 2 };
+
+/* Terms of one objective: loss nodes, their weights, and the name under which parts are added up for people. */
+typedef struct terms {
+    int n;
+    dr_var var[TERMS_MAX];
+    float weight[TERMS_MAX];
+    const char *name[TERMS_MAX];
+    double share[TERMS_MAX]; /* of the named value */
+} terms;
+
+/* k equal parts of one named loss, whose mean has this weight. */
+static void add_terms(terms *t, const char *name, const dr_var *v, int k, double weight) {
+    for (int i = 0; i < k && t->n < TERMS_MAX; i++, t->n++) {
+        t->var[t->n] = v[i];
+        t->weight[t->n] = (float)(weight / k);
+        t->name[t->n] = name;
+        t->share[t->n] = 1.0 / k;
+    }
+}
+
+static void add_term(terms *t, const char *name, dr_var v, double weight) {
+    add_terms(t, name, &v, 1, weight);
+}
+
+void dr_step_init(dr_step *s, dr_nets *nets, const dr_objective *obj) {
+    *s = (dr_step){.nets = nets, .obj = obj};
+    dr_pool_init(&s->pool, nets->be, (size_t)64 << 20);
+    dr_graph_init(&s->graph, nets->be, &s->pool, DR_MODE_TRAIN);
+}
+
+void dr_step_done(dr_step *s) {
+    dr_graph_done(&s->graph);
+    dr_pool_done(&s->pool);
+}
+
+/* What the parts of a step share. */
+typedef struct work {
+    dr_step *s;
+    dr_graph *g;
+    dr_nets *m;
+    int64_t step;
+    int nce_calls;
+    dr_var a, b;                             /* rainy, clean */
+    dr_var fake_b, fake_a, mixed;            /* G_A(a), G_B(b), transplanted; -1 where not made */
+    dr_var taps_a[DR_TAPS], taps_b[DR_TAPS]; /* key features: a through G_A, b through G_B */
+} work;
+
+static dr_var input(work *w, dr_shape shape, const float *data, dr_error *err) {
+    dr_tensor t;
+    dr_status s = dr_pool_tensor(&w->s->pool, shape, &t, err);
+    if (!s) s = dr_be_upload(w->g->be, data, t, err);
+    if (s) {
+        dr_graph_fail(w->g, s, "%s", err && err->code ? err->text : "batch");
+        return -1;
+    }
+    return dr_input(w->g, t, false);
+}
+
+/* The fake itself, detached, or what the pool gives in its place. */
+static dr_var pooled(work *w, dr_var fake, dr_image_pool *pool, dr_error *err) {
+    if (!pool || !pool->size) return dr_detach(w->g, fake);
+    if (w->g->err.code) return -1;
+    dr_tensor t = dr_var_tensor(w->g, fake);
+    float *host = dr_malloc(dr_shape_count(t.shape) * sizeof *host);
+    if (!host) {
+        dr_graph_fail(w->g, DR_NOMEM, "no memory for the image pool");
+        return -1;
+    }
+    dr_status s = dr_be_download(w->g->be, t, host, err);
+    if (s) dr_graph_fail(w->g, s, "image pool");
+    dr_var v = -1;
+    if (!s) {
+        dr_image_pool_query(pool, host, t.shape.n);
+        v = input(w, t.shape, host, err);
+    }
+    dr_free(host);
+    return v;
+}
+
+static void make_fakes(work *w) {
+    const dr_objective *o = w->s->obj;
+    bool keys = o->dual && o->w_nce > 0;
+    w->fake_b = dr_generator_forward(w->g, &w->m->g[0], w->a, keys ? w->taps_a : NULL);
+    w->fake_a = o->dual ? dr_generator_forward(w->g, &w->m->g[1], w->b, keys ? w->taps_b : NULL) : -1;
+    w->mixed = -1;
+    if (o->w_transplant > 0) /* b + (a - G_A(a)) */
+        w->mixed = dr_clamp(w->g, dr_add_bcast(w->g, dr_add(w->g, w->b, w->a), -1.0f, w->fake_b), -1.0f, 1.0f);
+}
+
+/* The fakes that D_B judges. */
+static int fakes_of_b(const work *w, dr_var ret[FAKES_MAX]) {
+    int n = 0;
+    if (w->s->obj->dual) ret[n++] = w->fake_a;
+    if (w->s->obj->w_transplant > 0) ret[n++] = w->mixed;
+    return n;
+}
+
+static dr_var judge(work *w, int which, dr_var x, dr_gan_loss mode) {
+    return dr_loss_gan(w->g, dr_discriminator_forward(w->g, &w->m->d[which], x), mode);
+}
+
+static void discriminator_terms(work *w, terms *t, dr_error *err) {
+    dr_var fakes[FAKES_MAX];
+    int n = fakes_of_b(w, fakes);
+    for (int i = 0; i < 2; i++) dr_params_set_trainable(&w->m->d[i].params, true);
+    add_term(t, "d_A_real", judge(w, 0, w->b, DR_GAN_HINGE_REAL), 0.5);
+    add_term(t, "d_A_fake", judge(w, 0, pooled(w, w->fake_b, w->s->pool_a, err), DR_GAN_HINGE_FAKE), 0.5);
+    add_term(t, "d_B_real", judge(w, 1, w->a, DR_GAN_HINGE_REAL), 0.5);
+    for (int i = 0; i < n; i++) /* the pool holds translated pictures, not transplanted ones */
+        fakes[i] =
+            judge(w, 1, pooled(w, fakes[i], fakes[i] == w->fake_a ? w->s->pool_b : NULL, err), DR_GAN_HINGE_FAKE);
+    add_terms(t, "d_B_fake", fakes, n, 0.5);
+}
+
+/* PatchNCE between key features (detached) and query features of the same positions. */
+static void nce_terms(work *w, terms *t, const char *name, const dr_var q_taps[DR_TAPS], int q_head,
+                      const dr_var k_taps[DR_TAPS], int k_head, double weight, dr_error *err) {
+    dr_step *s = w->s;
+    int call = w->nce_calls++;
+    if (w->g->err.code) return;
+    dr_shape shapes[DR_TAPS];
+    for (int i = 0; i < DR_TAPS; i++) shapes[i] = dr_var_shape(w->g, k_taps[i]);
+    dr_patches p;
+    dr_status st;
+    if (s->patches) {
+        st = s->patches(s->patches_arg, call, shapes, &p, err);
+    } else {
+        dr_rng rng;
+        dr_rng_seed(&rng, s->seed, 0x70617463u + 4 * (uint64_t)w->step + (uint64_t)call);
+        st = dr_patches_draw(&p, shapes, &rng, err);
+    }
+    if (!st) st = dr_patches_upload(&p, &s->pool, err);
+    if (st) {
+        dr_graph_fail(w->g, st, "patches: %s", err && err->code ? err->text : dr_status_text(st));
+        return;
+    }
+    dr_var q[DR_TAPS], k[DR_TAPS], loss[DR_TAPS];
+    w->g->no_grad = true;
+    dr_heads_forward(w->g, &w->m->f[k_head], k_taps, &p, k);
+    w->g->no_grad = false;
+    dr_heads_forward(w->g, &w->m->f[q_head], q_taps, &p, q);
+    int n = dr_var_shape(w->g, w->a).n;
+    for (int i = 0; i < DR_TAPS; i++) loss[i] = dr_loss_nce(w->g, q[i], k[i], n, DR_NCE_TEMP);
+    add_terms(t, name, loss, DR_TAPS, weight);
+}
+
+static void generator_terms(work *w, terms *t, dr_error *err) {
+    const dr_objective *o = w->s->obj;
+    dr_graph *g = w->g;
+    dr_nets *m = w->m;
+    double half = o->dual ? 0.5 : 1.0; /* mean over the directions */
+    dr_var fakes[FAKES_MAX];
+    int n = fakes_of_b(w, fakes);
+    for (int i = 0; i < 2; i++) dr_params_set_trainable(&m->d[i].params, false);
+    if (o->w_gan > 0) {
+        add_term(t, "adv_A", judge(w, 0, w->fake_b, o->g_gan), 0.5 * o->w_gan);
+        for (int i = 0; i < n; i++) fakes[i] = judge(w, 1, fakes[i], o->g_gan);
+        add_terms(t, "adv_B", fakes, n, 0.5 * o->w_gan);
+    }
+    /* Back again: whole where the reconstruction is wanted, else only as far as the taps. */
+    dr_var back_a[DR_TAPS], back_b[DR_TAPS], rec_a = -1, rec_b = -1;
+    bool whole = o->w_cycle > 0 || o->w_nce_extra > 0;
+    if (o->dual && whole) {
+        rec_a = dr_generator_forward(g, &m->g[1], w->fake_b, back_b);
+        rec_b = dr_generator_forward(g, &m->g[0], w->fake_a, back_a);
+    } else if (o->dual && o->w_nce > 0) {
+        dr_generator_encode(g, &m->g[1], w->fake_b, back_b);
+        dr_generator_encode(g, &m->g[0], w->fake_a, back_a);
+    }
+    if (o->w_nce > 0) {
+        nce_terms(w, t, "nce_1", back_b, 1, w->taps_a, 0, 0.5 * o->w_nce, err);
+        nce_terms(w, t, "nce_2", back_a, 0, w->taps_b, 1, 0.5 * o->w_nce, err);
+    }
+    if (o->w_nce_extra > 0) { /* (N_R,R*) and (R_N,N*): the reconstruction asks, the fake answers */
+        dr_var q_a[DR_TAPS], q_b[DR_TAPS];
+        dr_generator_encode(g, &m->g[0], rec_a, q_a);
+        dr_generator_encode(g, &m->g[1], rec_b, q_b);
+        nce_terms(w, t, "nce_3", q_a, 0, back_b, 1, 0.5 * o->w_nce_extra, err);
+        nce_terms(w, t, "nce_4", q_b, 1, back_a, 0, 0.5 * o->w_nce_extra, err);
+    }
+    if (o->w_cycle > 0) {
+        add_term(t, "cycle_A", dr_loss_l1(g, rec_a, w->a), 0.5 * o->w_cycle);
+        add_term(t, "cycle_B", dr_loss_l1(g, rec_b, w->b), 0.5 * o->w_cycle);
+    }
+    if (o->w_idt > 0) {
+        add_term(t, "idt_A", dr_loss_l1(g, dr_generator_forward(g, &m->g[0], w->b, NULL), w->b), half * o->w_idt);
+        if (o->dual)
+            add_term(t, "idt_B", dr_loss_l1(g, dr_generator_forward(g, &m->g[1], w->a, NULL), w->a), half * o->w_idt);
+    }
+    if (o->w_transplant > 0)
+        add_term(t, "transplant", dr_loss_l1(g, dr_generator_forward(g, &m->g[0], dr_detach(g, w->mixed), NULL), w->b),
+                 o->w_transplant);
+}
+
+/* Values of the terms, added up by name into ret. */
+static dr_status read_terms(work *w, const terms *t, dr_train_metrics *ret, dr_error *err) {
+    for (int i = 0; i < t->n; i++) {
+        float v;
+        dr_status s = dr_be_download(w->g->be, dr_var_tensor(w->g, t->var[i]), &v, err);
+        if (s) return s;
+        if (!isfinite(v))
+            return dr_fail_as(err, DR_CORRUPT, "diverged", "loss %s is not finite at step %lld", t->name[i],
+                              (long long)w->step + 1);
+        if ((!ret->n || strcmp(ret->name[ret->n - 1], t->name[i])) && ret->n < DR_TRAIN_LOSSES_MAX) {
+            ret->name[ret->n] = t->name[i];
+            ret->value[ret->n++] = 0;
+        }
+        ret->value[ret->n - 1] += t->share[i] * (double)v;
+    }
+    return DR_OK;
+}
+
+static dr_status optimise(work *w, const terms *t, const dr_net *nets, int n, dr_train_metrics *ret, dr_error *err) {
+    dr_status s = dr_graph_status(w->g, err);
+    for (int i = 0; i < n && !s; i++) s = dr_nets_zero_grad(w->m, nets[i], err);
+    if (!s) s = read_terms(w, t, ret, err);
+    if (!s) s = dr_backward(w->g, t->var, t->weight, t->n, err);
+    return s;
+}
+
+static dr_status adam(work *w, dr_net first, double lr, double beta1, dr_error *err) {
+    dr_adam_desc d = {(float)lr, (float)beta1, 0.999f, 1e-8f, w->step + 1};
+    dr_status s = dr_nets_adam(w->m, first, &d, err);
+    return s ? s : dr_nets_adam(w->m, first + 1, &d, err);
+}
+
+dr_status dr_step_run(dr_step *s, int64_t step, double factor, int n, int crop, const float *a, const float *b,
+                      dr_train_metrics *ret, dr_error *err) {
+    work w = {.s = s, .g = &s->graph, .m = s->nets, .step = step};
+    static const dr_net all[DR_NETS] = {DR_NET_D_A, DR_NET_D_B, DR_NET_G_A, DR_NET_G_B, DR_NET_F1, DR_NET_F2};
+    dr_shape shape = {n, 3, crop, crop};
+    dr_error local = {0}; /* the builders' failures need a text even if the caller wants none */
+    if (!err) err = &local;
+    dr_graph_clear(w.g);
+    dr_pool_reset(&s->pool);
+    ret->n = 0;
+    w.a = input(&w, shape, a, err);
+    w.b = input(&w, shape, b, err);
+
+    make_fakes(&w);
+    terms d = {0}, g = {0};
+    discriminator_terms(&w, &d, err);
+    dr_status st = optimise(&w, &d, all, 2, ret, err);
+    if (!st) st = adam(&w, DR_NET_D_A, s->lr * factor, 0.5, err);
+    if (st) return st;
+
+    generator_terms(&w, &g, err);
+    st = optimise(&w, &g, all + 2, s->obj->dual ? 4 : 1, ret, err);
+    if (st) return st;
+    if (s->obj->dual) {
+        st = adam(&w, DR_NET_G_A, s->lr * factor, 0.5, err);
+        if (!st && (s->obj->w_nce > 0 || s->obj->w_nce_extra > 0)) st = adam(&w, DR_NET_F1, s->lr_f * factor, 0.9, err);
+    } else {
+        dr_adam_desc one = {(float)(s->lr * factor), 0.5f, 0.999f, 1e-8f, step + 1};
+        st = dr_nets_adam(w.m, DR_NET_G_A, &one, err);
+    }
+    if (!st && s->nets->ema)
+        st = dr_be_ema(w.g->be, (float)s->ema_decay, s->nets->g[0].params.floats, s->nets->g[0].params.value,
+                       s->nets->ema, err);
+    return st ? st : dr_be_sync(w.g->be, err);
+}

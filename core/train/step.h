@@ -1,0 +1,37 @@
+/* step.h - one optimisation step, in the order of METHOD.md section 9.
+ *
+ *   1. fakes: G_A(a), and G_B(b) where two generators take part; the transplanted p = clamp(b + a - G_A(a))
+ *   2. D_A on (b, G_A(a)), D_B on (a, G_B(b) and/or p), fakes detached; one Adam step of both
+ *   3. adversarial, contrastive, identity, cycle, transplant terms with the UPDATED discriminators; one backward; Adam
+ * of the generators, then of the heads (own rates); then the moving average Key features are the activations that the
+ * fakes left behind. One graph and one pool serve all three parts. */
+#ifndef DR_TRAIN_STEP_H
+#define DR_TRAIN_STEP_H
+
+#include "core/grad/graph.h"
+#include "core/train/image_pool.h"
+#include "core/train/nets.h"
+#include "core/train/preset.h"
+
+typedef struct dr_step {
+    dr_nets *nets;
+    const dr_objective *obj;
+    double lr, lr_f, ema_decay;
+    uint64_t seed;                  /* patch positions come from (seed, step) */
+    dr_image_pool *pool_a, *pool_b; /* earlier fakes for D_A, D_B; size 0 = off */
+    /* Tests: positions of contrastive call `call` (0..3 in a step) instead of random ones; NULL = random. */
+    dr_status (*patches)(void *arg, int call, const dr_shape taps[DR_TAPS], dr_patches *ret, dr_error *err);
+    void *patches_arg;
+    dr_pool pool;
+    dr_graph graph;
+} dr_step;
+
+void dr_step_init(dr_step *s, dr_nets *nets, const dr_objective *obj);
+void dr_step_done(dr_step *s);
+
+/* a rainy, b clean: (n,3,crop,crop) planar in [-1,1]. step is 0-based, factor the schedule's. Losses go to ret (names
+ * and values). Errors: CORRUPT "diverged" when a loss is not finite (nothing was changed by that part of the step). */
+DR_MUSTUSE dr_status dr_step_run(dr_step *s, int64_t step, double factor, int n, int crop, const float *a,
+                                 const float *b, dr_train_metrics *ret, dr_error *err);
+
+#endif

@@ -1,0 +1,270 @@
+/* trainer.c - implements core/trainer.h: options, nets, data and steps put together. */
+#include "core/trainer.h"
+#include "core/base/alloc.h"
+#include "core/base/clock.h"
+#include "core/base/rng.h"
+#include "core/train/feed.h"
+#include "core/train/sheet.h"
+#include "core/train/state.h"
+#include "core/train/step.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SHEET_ROWS = 6 };
+
+struct dr_trainer {
+    dr_train_opts o; /* resolved; its texts belong to the caller of open and are not used after it, but preset */
+    char preset[32];
+    dr_objective obj;
+    dr_backend *be;
+    dr_nets nets;
+    dr_step step;
+    dr_image_pool pool_a, pool_b;
+    dr_feed *feed;
+    dr_state_info info;
+    char describe[2048];
+    /* the last pictures of the stream, for the sheet */
+    float *rainy, *clean;
+    int kept;
+};
+
+static dr_status open_nets(dr_trainer *t, dr_error *err) {
+    dr_nets_config c = {
+        .g = {t->o.ngf, t->o.blocks, t->o.residual}, .d = {t->o.ndf, t->o.d_layers}, .ema = t->o.ema_decay > 0};
+    dr_backend_opts bo = {.threads = t->o.threads,
+                          .precision = t->o.precision && !strcmp(t->o.precision, "bf16") ? DR_PREC_BF16 : DR_PREC_F32};
+    dr_status s = dr_backend_open(t->o.backend ? t->o.backend : "auto", &bo, &t->be, NULL, err);
+    if (!s) s = dr_nets_init(&t->nets, &c, t->be, err);
+    if (s) return s;
+    dr_step_init(&t->step, &t->nets, &t->obj);
+    t->step.lr = t->o.lr;
+    t->step.lr_f = t->o.lr_f;
+    t->step.ema_decay = t->o.ema_decay;
+    t->step.seed = t->o.seed;
+    size_t image = 3 * (size_t)t->o.crop * (size_t)t->o.crop;
+    s = dr_image_pool_init(&t->pool_a, t->o.pool, image, t->o.seed ^ 0xa, err);
+    if (!s) s = dr_image_pool_init(&t->pool_b, t->o.pool, image, t->o.seed ^ 0xb, err);
+    t->step.pool_a = &t->pool_a;
+    t->step.pool_b = &t->pool_b;
+    return s;
+}
+
+static dr_status open_weights(dr_trainer *t, const dr_st *resume, const dr_st *init, int *ret_nets, dr_error *err) {
+    *ret_nets = 0;
+    dr_status s;
+    if (resume) {
+        s = dr_state_load(resume, &t->nets, err);
+        if (!s) s = dr_state_load_pools(resume, &t->pool_a, &t->pool_b, err);
+        return s;
+    }
+    s = dr_nets_random(&t->nets, t->o.seed, t->obj.gain, err);
+    return s || !init ? s : dr_state_init(init, &t->nets, ret_nets, err);
+}
+
+static void describe(dr_trainer *t, const dr_state_info *from, int nets_from_init) {
+    int n = snprintf(
+        t->describe, sizeof t->describe,
+        "preset %s, ngf %d, %d blocks, %s output, ndf %d, crop %d, batch %d, %lld steps, seed %llu; %s; %s", t->preset,
+        t->o.ngf, t->o.blocks, t->o.residual ? t->o.residual == 1 ? "one-channel residual" : "residual" : "tanh",
+        t->o.ndf, t->o.crop, t->o.batch, (long long)t->o.steps, (unsigned long long)t->o.seed, t->info.device,
+        dr_feed_describe(t->feed));
+    if (n < 0 || (size_t)n >= sizeof t->describe) return;
+    char *at = t->describe + n;
+    size_t left = sizeof t->describe - (size_t)n;
+    if (nets_from_init)
+        snprintf(at, left, "; starts from %d net%s of a file", nets_from_init, nets_from_init > 1 ? "s" : "");
+    else if (from->step && strcmp(from->fingerprint, t->info.fingerprint))
+        snprintf(at, left, "; NOTE: the pictures are not those of the checkpoint, so the run goes on differently");
+    else if (from->step && strcmp(from->device, t->info.device))
+        snprintf(at, left, "; NOTE: the checkpoint comes from '%s': other bits than an unbroken run", from->device);
+}
+
+static dr_status trainer_open(dr_trainer *t, const dr_st *resume, const dr_st *init, dr_error *err) {
+    dr_state_info from = {0};
+    dr_status s = DR_OK;
+    if (resume) s = dr_state_options(resume, &t->o, t->preset, &from, err);
+    if (!s && init) dr_state_sizes(init, &t->o);
+    if (!s) s = dr_preset_fill(&t->o, &t->obj, err);
+    if (s) return s;
+    if (t->o.preset != t->preset) snprintf(t->preset, sizeof t->preset, "%s", t->o.preset);
+    t->o.preset = t->preset;
+    int nets = 0;
+    if ((s = open_nets(t, err))) return s;
+    if ((s = open_weights(t, resume, init, &nets, err))) return s;
+    t->info.step = from.step;
+    if ((s = dr_feed_open(&t->o, from.step, &t->feed, err))) return s;
+    snprintf(t->info.fingerprint, sizeof t->info.fingerprint, "%s", dr_feed_fingerprint(t->feed));
+    snprintf(t->info.device, sizeof t->info.device, "%s", dr_be_describe(t->be));
+    size_t image = 3 * (size_t)t->o.crop * (size_t)t->o.crop;
+    t->rainy = dr_calloc(SHEET_ROWS * image, sizeof(float));
+    t->clean = dr_calloc(SHEET_ROWS * image, sizeof(float));
+    if (!t->rainy || !t->clean) return dr_fail(err, DR_NOMEM, "no memory for the sample sheet");
+    describe(t, &from, nets);
+    return DR_OK;
+}
+
+dr_status dr_trainer_open(const dr_train_opts *o, dr_trainer **ret, dr_error *err) {
+    dr_st *resume = NULL, *init = NULL;
+    dr_trainer *t = dr_calloc(1, sizeof *t);
+    if (!t) return dr_fail(err, DR_NOMEM, "no memory for a trainer");
+    t->o = *o;
+    dr_status s = DR_OK;
+    if (o->resume && (s = dr_st_open(o->resume, &resume, err))) dr_wrap(err, s, "checkpoint '%s'", o->resume);
+    if (!s && o->init && !o->resume && (s = dr_st_open(o->init, &init, err))) dr_wrap(err, s, "weights '%s'", o->init);
+    if (!s && (s = trainer_open(t, resume, init, err)) && (resume || init) && s == DR_CORRUPT)
+        dr_wrap(err, s, "'%s'", resume ? o->resume : o->init);
+    dr_st_close(resume);
+    dr_st_close(init);
+    if (s) {
+        dr_trainer_close(t);
+        return s;
+    }
+    *ret = t;
+    return DR_OK;
+}
+
+void dr_trainer_close(dr_trainer *t) {
+    if (!t) return;
+    dr_feed_close(t->feed);
+    if (t->step.nets) dr_step_done(&t->step);
+    dr_image_pool_done(&t->pool_a);
+    dr_image_pool_done(&t->pool_b);
+    dr_nets_done(&t->nets);
+    if (t->be) dr_backend_close(t->be);
+    dr_free(t->rainy);
+    dr_free(t->clean);
+    dr_free(t);
+}
+
+/* Newest pictures first in, oldest out: the sheet shows what the net has just seen. */
+static void keep_for_sheet(dr_trainer *t, const dr_batch *b) {
+    size_t image = 3 * (size_t)b->crop * (size_t)b->crop;
+    for (int i = 0; i < b->n; i++) {
+        int at = (int)((b->k * b->n + i) % SHEET_ROWS);
+        memcpy(t->rainy + (size_t)at * image, b->rainy + (size_t)i * image, image * sizeof(float));
+        memcpy(t->clean + (size_t)at * image, b->clean + (size_t)i * image, image * sizeof(float));
+        if (t->kept < SHEET_ROWS && at >= t->kept) t->kept = at + 1;
+    }
+}
+
+dr_status dr_trainer_step(dr_trainer *t, dr_train_metrics *ret, dr_error *err) {
+    if (dr_trainer_finished(t)) return dr_fail(err, DR_CONFLICT, "the training is finished");
+    int64_t start = dr_clock_ns();
+    dr_batch b;
+    dr_train_metrics m = {.steps = t->o.steps};
+    dr_status s = dr_feed_next(t->feed, &b, err);
+    if (s) return s;
+    m.lr_factor = dr_schedule(t->info.step, t->o.steps, t->obj.decay_part);
+    s = dr_step_run(&t->step, t->info.step, m.lr_factor, b.n, b.crop, b.rainy, b.clean, &m, err);
+    if (s) return s;
+    keep_for_sheet(t, &b);
+    m.step = ++t->info.step;
+    m.seconds = (double)(dr_clock_ns() - start) * 1e-9;
+    *ret = m;
+    return DR_OK;
+}
+
+bool dr_trainer_finished(const dr_trainer *t) {
+    return t->info.step >= t->o.steps;
+}
+int64_t dr_trainer_at(const dr_trainer *t) {
+    return t->info.step;
+}
+const char *dr_trainer_describe(const dr_trainer *t) {
+    return t->describe;
+}
+
+dr_status dr_trainer_save(dr_trainer *t, const char *path, dr_error *err) {
+    return dr_state_save(&t->nets, &t->pool_a, &t->pool_b, &t->o, &t->info, path, err);
+}
+
+dr_status dr_trainer_export(dr_trainer *t, const char *path, const char *dtype, dr_error *err) {
+    dr_st_dtype d;
+    if (!dr_st_dtype_parse(dtype, &d) || !dr_st_dtype_is_float(d))
+        return dr_fail(err, DR_INVALID, "dtype '%s': it must be F32, F16 or BF16", dtype);
+    return dr_state_export(&t->nets, &t->o, t->info.step, d, path, err);
+}
+
+dr_status dr_trainer_export_all(dr_trainer *t, const char *path, dr_error *err) {
+    return dr_state_export_all(&t->nets, &t->o, t->info.step, path, err);
+}
+
+/* n pictures through the generator to serve. */
+static dr_status through(dr_trainer *t, int n, const float *x, float *y, dr_error *err) {
+    dr_graph g;
+    dr_pool pool;
+    dr_pool_init(&pool, t->be, (size_t)16 << 20);
+    dr_graph_init(&g, t->be, &pool, DR_MODE_EVAL);
+    dr_shape shape = {n, 3, t->o.crop, t->o.crop};
+    dr_tensor in;
+    dr_nets_use_ema(&t->nets, true);
+    dr_status s = dr_pool_tensor(&pool, shape, &in, err);
+    if (!s) s = dr_be_upload(t->be, x, in, err);
+    if (!s) {
+        dr_var out = dr_generator_forward(&g, &t->nets.g[0], dr_input(&g, in, false), NULL);
+        s = dr_graph_run(&g, out, err);
+        if (!s) s = dr_be_download(t->be, dr_var_tensor(&g, out), y, err);
+    }
+    dr_nets_use_ema(&t->nets, false);
+    dr_graph_done(&g);
+    dr_pool_done(&pool);
+    return s;
+}
+
+dr_status dr_trainer_sheet(dr_trainer *t, const char *path, dr_error *err) {
+    if (!t->kept) return dr_fail(err, DR_CONFLICT, "no step was made yet");
+    size_t image = 3 * (size_t)t->o.crop * (size_t)t->o.crop;
+    float *out = dr_malloc(2 * (size_t)t->kept * image * sizeof *out);
+    if (!out) return dr_fail(err, DR_NOMEM, "no memory for the sample sheet");
+    float *clean_out = out + (size_t)t->kept * image;
+    dr_status s = through(t, t->kept, t->rainy, out, err);
+    if (!s) s = through(t, t->kept, t->clean, clean_out, err);
+    if (!s) s = dr_sheet_training(t->kept, t->o.crop, t->o.crop, t->rainy, out, t->clean, clean_out, path, err);
+    dr_free(out);
+    return s;
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+dr_status dr_trainer_bench(const dr_train_opts *o, int runs, double *ret_median_ms, double *ret_min_ms, dr_error *err) {
+    dr_trainer *t = dr_calloc(1, sizeof *t);
+    double *ms = dr_calloc((size_t)runs, sizeof *ms);
+    float *x = NULL;
+    dr_status s = DR_OK;
+    if (!t || !ms) {
+        s = dr_fail(err, DR_NOMEM, "no memory for a trainer");
+        goto out;
+    }
+    t->o = *o;
+    if ((s = dr_preset_fill(&t->o, &t->obj, err)) || (s = open_nets(t, err)) ||
+        (s = dr_nets_random(&t->nets, t->o.seed, t->obj.gain, err)))
+        goto out;
+    size_t n = 3 * (size_t)t->o.crop * (size_t)t->o.crop * (size_t)t->o.batch;
+    if (!(x = dr_malloc(2 * n * sizeof *x))) {
+        s = dr_fail(err, DR_NOMEM, "no memory for the pictures");
+        goto out;
+    }
+    dr_rng rng;
+    dr_rng_seed(&rng, 7, 7);
+    for (size_t i = 0; i < 2 * n; i++) x[i] = (float)dr_rng_range(&rng, -1, 1);
+    for (int i = -2; i < runs && !s; i++) { /* two to warm up */
+        dr_train_metrics m = {0};
+        int64_t start = dr_clock_ns();
+        s = dr_step_run(&t->step, i + 2, 1.0, t->o.batch, t->o.crop, x, x + n, &m, err);
+        if (i >= 0) ms[i] = (double)(dr_clock_ns() - start) * 1e-6;
+    }
+    if (s) goto out;
+    qsort(ms, (size_t)runs, sizeof *ms, by_value);
+    *ret_median_ms = runs % 2 ? ms[runs / 2] : (ms[runs / 2 - 1] + ms[runs / 2]) / 2;
+    *ret_min_ms = ms[0];
+out:
+    dr_free(x);
+    dr_free(ms);
+    dr_trainer_close(t);
+    return s;
+}
