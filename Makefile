@@ -88,6 +88,17 @@ $(B)/%.o: %.cu $(B)/flags
 	@mkdir -p $(@D)
 	$(NVCC) -std=c++17 -O2 -I. -Xcompiler -fPIC,-fvisibility=hidden,-Wall -MMD -MP -c -o $@ $<
 
+# db/schema/NNNN_*.sql in order, as C strings: the migrations travel inside the program
+SCHEMA := $(sort $(wildcard db/schema/*.sql))
+$(B)/db.a: $(B)/db/schema.o
+$(B)/db/schema.c: $(SCHEMA) $(B)/flags
+	@mkdir -p $(@D)
+	@{ echo '#include "db/internal.h"'; echo 'const char *const db_migrations[] = {'; \
+	   for f in $(SCHEMA); do sed 's/[\\"]/\\&/g; s/^/"/; s/$$/\\n"/' $$f; echo ','; done; \
+	   echo '};'; echo 'const int db_n_migrations = $(words $(SCHEMA));'; } >$@
+$(B)/db/schema.o: $(B)/db/schema.c db/internal.h
+	$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
 # test and demo are also the first commands on a new machine: they look for the libraries, install what is missing
 # and then start make again, which now finds them.
 test: deps
