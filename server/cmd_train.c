@@ -55,8 +55,8 @@ int srv_cmd_train(int argc, char **argv) {
          .kind = SRV_OPT_TEXT,
          .to = &o->preset,
          .arg = "NAME",
-         .choices = "released|full|product",
-         .help = "objective and pictures: released, full or product [product]"},
+         .choices = "released|product",
+         .help = "objective and pictures: released or product [product]"},
         {.name = "steps",
          .kind = SRV_OPT_I64,
          .to = &o->steps,
@@ -106,6 +106,13 @@ int srv_cmd_train(int argc, char **argv) {
          .lo = 16,
          .hi = 256,
          .help = "width of the discriminators, a multiple of 16"},
+        {.name = "d-layers",
+         .kind = SRV_OPT_INT,
+         .to = &o->d_layers,
+         .arg = "N",
+         .lo = 1,
+         .hi = 5,
+         .help = "times that the discriminators halve the picture"},
         {.name = "residual",
          .kind = SRV_OPT_FLAG,
          .to = &residual,
@@ -285,8 +292,8 @@ int srv_cmd_train(int argc, char **argv) {
     if (o->ndf >= 0 && o->ndf % 16) return usage("--ndf is not a multiple of 16");
     if (o->residual == 2) return usage("--residual-channels is 0, 1 or 3");
     if (residual && o->residual == 0) return usage("--residual and --residual-channels 0 exclude each other");
-    /* product has a residual of its own choice */
-    if (residual && o->residual < 0 && !(o->preset && !strcmp(o->preset, "product"))) o->residual = 3;
+    /* product, which is also what NULL means, has a residual of its own choice */
+    if (residual && o->residual < 0 && o->preset && strcmp(o->preset, "product")) o->residual = 3;
 
     if (preview) {
         dr_error err = {0};

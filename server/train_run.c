@@ -38,8 +38,8 @@ typedef struct run {
     dr_engine *engine; /* for evaluation, opened when needed */
     FILE *csv;
     dr_train_metrics sum; /* since the last row of metrics.csv */
-    int64_t n_sum;
-    double pace; /* seconds a step, smoothed */
+    int64_t n_sum, steps; /* steps: planned, known from the first step on */
+    double pace;          /* seconds a step, smoothed */
     double best_psnr, best_gain;
     int64_t best_step; /* -1 = no evaluation yet */
     bool tty;
@@ -334,7 +334,9 @@ static dr_status train(run *r, dr_error *err) {
         r->pace = r->pace > 0 ? 0.95 * r->pace + 0.05 * took : took;
         log_step(r, &m);
         talk_progress(r, &m);
-        if (m.step % w->sheet_every == 0) {
+        r->steps = m.steps;
+        int64_t sheet_every = w->sheet_every ? w->sheet_every : m.steps >= 20 ? m.steps / 20 : 1;
+        if (m.step % sheet_every == 0) {
             drawn = m.step;
             if (sheet(r, &later)) warn(r, "sample sheet", &later);
         }
@@ -372,7 +374,8 @@ static dr_status train(run *r, dr_error *err) {
 
 static void sum_up(const run *r) {
     int64_t at = dr_trainer_at(r->t);
-    printf("%s: %" PRId64 " of %" PRId64 " steps done", r->o.out, at, r->o.steps);
+    printf("%s: %" PRId64 " steps done", r->o.out, at);
+    if (r->steps > at) printf(" of %" PRId64, r->steps);
     if (r->best_step >= 0)
         printf("; best at step %" PRId64 ": PSNR-Y %.3f dB (%+.3f)", r->best_step, r->best_psnr, r->best_gain);
     printf("\n");
@@ -384,7 +387,6 @@ static void sum_up(const run *r) {
 
 int srv_train_run(const dr_train_opts *o, const srv_train_wishes *w) {
     run r = {.o = *o, .w = *w, .best_step = -1, .tty = isatty(STDERR_FILENO) == 1};
-    if (r.w.sheet_every == 0) r.w.sheet_every = o->steps >= 20 ? o->steps / 20 : 1;
     dr_error err = {0};
     watch_signals();
     dr_status s = prepare(&r, &err);

@@ -1,22 +1,24 @@
 /* preview.c - implements dr_train_preview(): the samples that a training would see, as one sheet. */
 #include "core/base/alloc.h"
 #include "core/train/feed.h"
+#include "core/train/preset.h"
 #include "core/train/sheet.h"
 #include <string.h>
 
 dr_status dr_train_preview(const dr_train_opts *o, int n, const char *path, dr_error *err) {
     enum { COLS = 6 };
     dr_train_opts p = *o;
-    if (p.crop < 0) p.crop = p.preset && strcmp(p.preset, "product") == 0 ? 128 : 256;
-    p.batch = 1;
+    dr_objective unused;
+    dr_status s = dr_preset_fill(&p, &unused, err);
+    if (s) return s;
     if (n < 1) return dr_fail(err, DR_INVALID, "a preview of %d samples", n);
+    p.batch = 1;
     int half = (n + COLS - 1) / COLS, rows = 2 * half;
     size_t floats = 3 * (size_t)p.crop * (size_t)p.crop;
     dr_feed *f = NULL;
     float *data = dr_malloc(sizeof *data * floats * 2 * (size_t)n);
     const float **cell = dr_calloc((size_t)rows * COLS, sizeof *cell);
     const char **label = dr_malloc(sizeof *label * (size_t)rows);
-    dr_status s = DR_OK;
     if (!data || !cell || !label) s = dr_fail(err, DR_NOMEM, "no memory for %d samples", n);
     if (!s) s = dr_feed_open(&p, 0, &f, err);
     for (int j = 0; !s && j < rows; j++) label[j] = j < half ? "RAINY" : "CLEAN";
@@ -30,8 +32,8 @@ dr_status dr_train_preview(const dr_train_opts *o, int n, const char *path, dr_e
         cell[i] = rainy;
         cell[half * COLS + i] = clean;
     }
-    dr_sheet sheet = {.cols = COLS, .rows = rows, .w = p.crop, .h = p.crop, .cell = cell, .row_label = label};
-    if (!s) s = dr_sheet_write(&sheet, path, err);
+    dr_grid sheet = {.cols = COLS, .rows = rows, .w = p.crop, .h = p.crop, .cell = cell, .row_label = label};
+    if (!s) s = dr_grid_write(&sheet, path, err);
     dr_feed_close(f);
     dr_free(data);
     dr_free(cell);

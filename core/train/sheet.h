@@ -6,13 +6,13 @@
 
 /* Grid of cols x rows cells of w x h pixels; cell[i] is (3,h,w) planar in [-1,1] or NULL (left empty), row by row.
  * col_label and row_label: one text a column or row, or NULL. Written atomically. */
-typedef struct dr_sheet {
+typedef struct dr_grid {
     int cols, rows, w, h;
     const float *const *cell;
     const char *const *col_label;
     const char *const *row_label;
-} dr_sheet;
-DR_MUSTUSE dr_status dr_sheet_write(const dr_sheet *s, const char *path, dr_error *err);
+} dr_grid;
+DR_MUSTUSE dr_status dr_grid_write(const dr_grid *s, const char *path, dr_error *err);
 
 /* The trainer's sheet: n rows (rainy, output, |difference| x 4) beside (clean, clean through the net, |difference| x
  * 4). All are (n,3,h,w) planar in [-1,1]. */

@@ -45,8 +45,8 @@ TEST(errors) {
     CHECK(dr_sheet_training(0, H, W, a, a, a, a, fixture_path(&f, "s.png"), NULL) == DR_INVALID);
     CHECK(dr_sheet_training(1, H, W, a, a, a, a, fixture_path(&f, "none/s.png"), NULL) != DR_OK);
     const float *cell[1] = {a};
-    dr_sheet huge = {.cols = 100000, .rows = 1, .w = W, .h = H, .cell = cell};
-    CHECK(dr_sheet_write(&huge, fixture_path(&f, "s.png"), NULL) == DR_TOO_LARGE);
+    dr_grid huge = {.cols = 100000, .rows = 1, .w = W, .h = H, .cell = cell};
+    CHECK(dr_grid_write(&huge, fixture_path(&f, "s.png"), NULL) == DR_TOO_LARGE);
     bool done = false;
     for (long n = 1; n < 200 && !done; n++) {
         dr_alloc_fail_after(n, true);
