@@ -89,6 +89,8 @@ void dr_st_writer_raw(dr_st_writer *w, const char *name, dr_st_dtype dtype, int 
 typedef dr_status (*dr_st_fetch)(void *arg, float *dst, size_t count, dr_error *err);
 void dr_st_writer_fetch(dr_st_writer *w, const char *name, dr_st_dtype dtype, int rank, const int64_t *dims,
                         dr_st_fetch fetch, void *arg);
+/* Memory that lives as long as the writer, for a fetch's arg; NULL without memory (which sticks). */
+void *dr_st_writer_alloc(dr_st_writer *w, size_t n);
 /* Put the CRC-32 of all tensor bytes into the metadata as "derain.crc32" (8 hex digits); dr_st_verify looks at it. */
 void dr_st_writer_checksum(dr_st_writer *w);
 

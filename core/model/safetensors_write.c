@@ -4,6 +4,7 @@
 #include "core/model/safetensors.h"
 
 #include "core/base/alloc.h"
+#include "core/base/arena.h"
 #include "core/base/fs.h"
 #include "core/base/hash.h"
 #include "core/model/half.h"
@@ -29,6 +30,7 @@ struct dr_st_writer {
     json_t *meta;
     entry *entries;
     size_t n, cap;
+    dr_arena arena; /* dr_st_writer_alloc */
     bool checksum;
     dr_status status;
     dr_error error;
@@ -40,6 +42,7 @@ dr_st_writer *dr_st_writer_create(void) {
         dr_free(w);
         return NULL;
     }
+    if (w) dr_arena_init(&w->arena, 4096, 0);
     return w;
 }
 
@@ -48,7 +51,15 @@ void dr_st_writer_destroy(dr_st_writer *w) {
     json_decref(w->meta);
     for (size_t i = 0; i < w->n; i++) dr_free(w->entries[i].name);
     dr_free(w->entries);
+    dr_arena_done(&w->arena);
     dr_free(w);
+}
+
+void *dr_st_writer_alloc(dr_st_writer *w, size_t n) {
+    if (!w || w->status) return NULL;
+    void *p = dr_arena_alloc(&w->arena, n);
+    if (!p) w->status = dr_fail(&w->error, DR_NOMEM, "no memory for the description of a tensor");
+    return p;
 }
 
 void dr_st_writer_meta(dr_st_writer *w, const char *key, const char *value) {
