@@ -1,4 +1,4 @@
-/* exec.h - what an op's forward and backward work with (private to core/grad). */
+/* exec.h - what an op's forward and backward work with (for core/grad and the planner, which runs the rows itself). */
 #ifndef DR_GRAD_EXEC_H
 #define DR_GRAD_EXEC_H
 
