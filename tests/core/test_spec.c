@@ -123,7 +123,7 @@ TEST(what_does_not_fit_is_named) {
         {{.drop = "model.13.conv_block.1.weight"}, "model.22.weight"}, /* looks like one block: no last layer there */
         {{.drop = "model.23.weight"}, "model.23.weight"},
         {{.reshape = "model.4.weight"}, "'model.4.weight' has shape (16,32,3,3), the network needs (32,16,3,3)"},
-        {{.reshape = "model.1.weight"}, "model.1.weight"},
+        {{.reshape = "model.1.weight"}, "derain.ngf is 16, the tensors say 3"},
         {{.reshape = "model.23.weight"}, "model.23.weight"},
         {{.nan = "model.8.weight"}, "'model.8.weight': element 1 is not a number"},
         {{.add = "model.99.weight"}, "'model.99.weight' does not belong"},
