@@ -7,11 +7,14 @@
  *   dx from few channels           oneDNN's forward from few channels, on flipped and transposed weights
  *   dw of a layer to few channels  oneDNN's dw of the mirrored layer (x and dy change places), flipped back
  *
+ * In bf16 (training) everything but planar-to-planar goes to our AMX kernels where the CPU has AMX (amx.h).
+ *
  * Primitives live in the caller's slot, or, for callers without one (training records its graph anew each step), in a
  * table keyed by the shape. All temporary memory is the instance's one scratch block. */
 #include "core/cpu/conv.h"
 #include "core/base/alloc.h"
 #include "core/base/log.h"
+#include "core/cpu/amx.h"
 #include "core/cpu/conv_kern.h"
 #include "core/cpu/dnnl.h"
 #include <assert.h>
@@ -24,7 +27,7 @@ enum { CACHE_SIZE = 1024, CACHE_MAX = 700 };
 struct dr_cpu_conv {
     dr_dnnl *dnnl;
     const dr_conv_kern *kern;
-    bool bf16;
+    bool bf16, amx; /* arithmetic in bf16: by AMX kernels of ours, else by oneDNN */
     int n_cached;
     dr_dnnl_conv *cache[CACHE_SIZE];
     char text[64];
@@ -47,10 +50,14 @@ dr_status dr_cpu_conv_open(dr_cpu *c, dr_error *err) {
                                       : &dr_conv_kern_base;
     dr_status s = dr_dnnl_open(&v->dnnl, err);
     if (s) return s;
-    v->bf16 = c->precision == DR_PREC_BF16 && dr_dnnl_bf16();
+    v->amx = c->precision == DR_PREC_BF16 && c->isa == DR_CPU_AVX512 && dr_amx_open();
+    v->bf16 = c->precision == DR_PREC_BF16 && (v->amx || dr_dnnl_bf16());
     if (c->precision == DR_PREC_BF16 && !v->bf16)
         dr_log(DR_LOG_DEBUG, NULL, "this CPU has no bf16 arithmetic: convolutions stay in f32");
-    snprintf(v->text, sizeof v->text, "oneDNN %s%s", dr_dnnl_version(), v->bf16 ? ", bf16" : "");
+    snprintf(v->text, sizeof v->text, "oneDNN %s%s", dr_dnnl_version(),
+             v->amx    ? ", bf16 on AMX"
+             : v->bf16 ? ", bf16"
+                       : "");
     return DR_OK;
 }
 
@@ -286,6 +293,12 @@ dr_status dr_cpu_conv2d(dr_backend *be, dr_conv2d_desc d, dr_tensor x, const flo
     int oc = y.shape.c;
     void *scratch = NULL;
     omp_set_num_threads(c->threads);
+    dr_amx_conv amx = {.n = xs.n, .ic = xs.c, .ih = xs.h, .iw = xs.w, .oc = oc, .k = d.k, .pad = d.pad};
+    if (c->conv->amx && dr_amx_takes(&amx)) {
+        dr_status s = dr_cpu_scratch(c, dr_amx_conv_scratch(&amx, c->threads), &scratch, err);
+        if (!s) dr_amx_conv_run(&amx, x.data, w, b, y.data, scratch);
+        return s;
+    }
     if (oc % 16 && xs.c % 16 == 0) {
         dr_status s = dr_cpu_scratch(c, few_bytes(xs.c, d.k), &scratch, err);
         if (s) return s;
@@ -311,6 +324,19 @@ dr_status dr_cpu_conv2d_dx(dr_backend *be, dr_conv2d_desc d, dr_tensor dy, const
     void *scratch = NULL, *none;
     dr_status s;
     omp_set_num_threads(c->threads);
+    dr_amx_conv amx = {.n = dy.shape.n,
+                       .ic = oc,
+                       .ih = dy.shape.h,
+                       .iw = dy.shape.w,
+                       .oc = ic,
+                       .k = d.k,
+                       .pad = d.k - 1 - d.pad,
+                       .flip = true};
+    if (c->conv->amx && dr_amx_takes(&amx)) {
+        s = dr_cpu_scratch(c, dr_amx_conv_scratch(&amx, c->threads), &scratch, err);
+        if (!s) dr_amx_conv_run(&amx, dy.data, w, NULL, dx.data, scratch);
+        return s;
+    }
     if (ic % 16 && oc % 16 == 0) {
         s = dr_cpu_scratch(c, w_bytes + few_bytes(oc, d.k), &scratch, err);
         if (s) return s;
@@ -339,6 +365,23 @@ dr_status dr_cpu_conv2d_dw(dr_backend *be, dr_conv2d_desc d, dr_tensor x, dr_ten
     bool mirror = oc % 16 && ic % 16 == 0;
     void *scratch = NULL, *none;
     omp_set_num_threads(c->threads);
+    dr_amx_conv amx = {.n = x.shape.n, .ic = ic, .ih = x.shape.h, .iw = x.shape.w, .oc = oc, .k = d.k, .pad = d.pad};
+    if (mirror)
+        amx = (dr_amx_conv){.n = dy.shape.n,
+                            .ic = oc,
+                            .ih = dy.shape.h,
+                            .iw = dy.shape.w,
+                            .oc = ic,
+                            .k = d.k,
+                            .pad = d.k - 1 - d.pad,
+                            .flip = true};
+    if (c->conv->amx && dr_amx_takes(&amx)) {
+        dr_status s = dr_cpu_scratch(c, dr_amx_dw_scratch(&amx), &scratch, err);
+        if (s) return s;
+        dr_amx_dw_run(&amx, mirror ? dy.data : x.data, mirror ? x.data : dy.data, dw, scratch);
+        if (db) add_bias_grad(dy, db);
+        return DR_OK;
+    }
     dr_dnnl_key key = mirror ? key_for(c, DR_DNNL_DW, dy.shape, ic, d.k, d.k - 1 - d.pad)
                              : key_for(c, DR_DNNL_DW, x.shape, oc, d.k, d.pad);
     const dr_dnnl_conv *p;
