@@ -30,7 +30,7 @@ static bool few(int c) {
 
 bool dr_amx_takes(const dr_amx_conv *c) {
     if (few(c->ic) && few(c->oc)) return false;
-    if (c->pad < 0 || c->pad >= c->k) return false;
+    if (c->pad < 0 || c->pad >= c->k || c->k > 7) return false;
     return !(few(c->ic) && c->ic * c->k > 32) && !(few(c->oc) && c->oc * c->k > 32);
 }
 

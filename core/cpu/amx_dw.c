@@ -1,9 +1,10 @@
 /* amx_dw.c - the backward-weights convolution on AMX, see amx.h.
  *
- * dw(o,c,ky,kx) = sum over pixels p of dy(o,p) x(c, p+tap): K is the pixels. A tile of A is 16 channels x 32 pixels of
- * a row of x, kept planar in bf16 so that a tap is just an address; a tile of B is 32 pixels x 16 outputs of dy, in
- * pairs of pixels. Rows of dy are filled with zeros to a multiple of 32 pixels, those of x to what the taps can reach.
- * The pictures are taken in chunks of rows whose two conversions fit the caches; a unit of work is 32 channels x 32
+ * dw(o,c,ky,kx) = sum over pixels p of dy(o,p) x(c, p+tap): K is the pixels. A tile of A is 16 outputs x 32 pixels of
+ * dy, turned planar; a tile of B is 32 pixels of x in pairs x 16 channels. A tap must move x by whole pairs, so x is
+ * kept twice, in pairs (0,1)(2,3).. for even kx and (1,2)(3,4).. for odd; then every tile is one aligned kilobyte.
+ * Rows of dy are filled with zeros to a multiple of 32 pixels, those of x to what the taps can reach.
+ * The pictures are taken in chunks of rows that fit the second-level cache; a unit of work is 32 channels x 32
  * outputs x one tap, and its four tiles wait in memory between chunks.
  *
  * Few planar channels on the x side: the taps of a row take the place of channels, (kx, c), as in amx.c. */
@@ -15,9 +16,9 @@ typedef struct plan {
     bool in;
     int oh, ow, ow32;
     int n_c, n_o; /* channels of x (virtual for few) and outputs, in multiples of 32 */
-    int kw, taps;
-    int pitch, rows, chunks;
-    size_t plane; /* pixels between channels of the planar x */
+    int kw, taps, copies;
+    int pairs, rows, x_rows, chunks; /* pairs in a row of x, rows of dy and of x in a chunk */
+    size_t copy;                     /* bf16 of one copy of x */
     size_t x_bytes, y_bytes, acc_bytes;
 } plan;
 
@@ -28,17 +29,19 @@ static plan plan_of(const dr_amx_conv *c) {
     p.n_o = up(c->oc, 32);
     p.kw = p.in ? 1 : c->k;
     p.taps = c->k * p.kw;
-    p.pitch = p.ow32 + 32;
-    size_t row = ((size_t)p.n_c * (size_t)p.pitch + (size_t)p.n_o * (size_t)p.ow32) * sizeof(bf16);
+    p.copies = p.kw > 1 ? 2 : 1;
+    p.pairs = p.ow32 / 2 + p.kw / 2;
+    size_t row =
+        (size_t)(32 * p.pairs * p.copies * 2 + p.n_o * p.ow32) * sizeof(bf16); /* what a unit of work touches */
     p.rows = (int)((size_t)(1 << 20) / row);
     if (p.rows < 4) p.rows = 4;
     if (p.rows > p.oh) p.rows = p.oh;
     p.chunks = (p.oh + p.rows - 1) / p.rows;
     p.rows = (p.oh + p.chunks - 1) / p.chunks;
     p.chunks = (p.oh + p.rows - 1) / p.rows;
-    size_t lines = (size_t)(p.rows + c->k - 1) * (size_t)p.pitch / 32;
-    p.plane = (lines | 1) * 32; /* odd: channels of a tile fall into different cache sets */
-    p.x_bytes = (size_t)p.n_c * p.plane * sizeof(bf16);
+    p.x_rows = p.rows + c->k - 1;
+    p.copy = (size_t)p.n_c * (size_t)p.x_rows * (size_t)p.pairs * 2;
+    p.x_bytes = (size_t)p.copies * p.copy * sizeof(bf16);
     p.y_bytes = (size_t)p.n_o * (size_t)p.rows * (size_t)p.ow32 * sizeof(bf16);
     p.acc_bytes = (size_t)p.n_c * (size_t)p.n_o * (size_t)p.taps * sizeof(float);
     return p;
@@ -76,73 +79,75 @@ static void transpose16(__m512i r[16]) {
     }
 }
 
-/* One row of 16 channels of x (pixels of 16 floats, or NULL for a row of padding) to planar rows `plane` apart. */
-static void x_row(const plan *p, const float *x, bf16 *to) {
-    const __m512 zero = _mm512_setzero_ps();
-    int pad = p->c->pad, iw = x ? p->c->iw : 0;
-    for (int g = 0; g < p->pitch; g += 32) {
-        __m512i r[16];
-        for (int i = 0; i < 16; i++) {
-            int q = g + 2 * i - pad;
-            r[i] = to_pairs(q >= 0 && q < iw ? _mm512_loadu_ps(x + (ptrdiff_t)q * 16) : zero,
-                            q + 1 >= 0 && q + 1 < iw ? _mm512_loadu_ps(x + (ptrdiff_t)(q + 1) * 16) : zero);
-        }
-        transpose16(r);
-        for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + (size_t)i * p->plane + g, r[i]);
+static __m512 pixel(const float *x, int at, int n) {
+    return at >= 0 && at < n ? _mm512_loadu_ps(x + (ptrdiff_t)at * 16) : _mm512_setzero_ps();
+}
+
+/* One row of 16 channels of x (`iw` pixels of 16 floats; 0 for a row of padding) to pairs that start at `shift`. */
+static void x_row(const plan *p, const float *x, int iw, int shift, bf16 *to) {
+    int at = shift - p->c->pad;
+    for (int j = 0; j < p->pairs; j++, at += 2, to += 32) {
+        __m512 a, b;
+        if (at >= 0 && at + 1 < iw)
+            a = _mm512_loadu_ps(x + at * 16), b = _mm512_loadu_ps(x + at * 16 + 16);
+        else
+            a = pixel(x, at, iw), b = pixel(x, at + 1, iw);
+        _mm512_storeu_si512(to, to_pairs(a, b));
     }
 }
 
-/* One row of virtual channel (kx, ch) of planar x, or of zeros. */
-static void x_row_few(const plan *p, const float *x, int kx, bf16 *to) {
-    for (int g = 0; g < p->pitch; g += 32) {
-        float v[32];
-        for (int i = 0; i < 32; i++) {
-            int q = g + i + kx - p->c->pad;
-            v[i] = x && q >= 0 && q < p->c->iw ? x[q] : 0;
-        }
-        _mm512_storeu_si512(to + g, to_bf16(_mm512_loadu_ps(v), _mm512_loadu_ps(v + 16)));
-    }
-}
-
-/* One row of 16 outputs of dy to pairs of pixels. */
-static void y_row(const plan *p, const float *dy, bf16 *to) {
-    const __m512 zero = _mm512_setzero_ps();
-    for (int q = 0; q < p->ow32; q += 2)
-        _mm512_storeu_si512(to + q * 16, to_pairs(dy && q < p->ow ? _mm512_loadu_ps(dy + q * 16) : zero,
-                                                  dy && q + 1 < p->ow ? _mm512_loadu_ps(dy + q * 16 + 16) : zero));
-}
-
-static void convert_x(const plan *p, const float *x, int y0, int rows, int block, bf16 *xp) {
+/* One row of virtual channels block*16.. = (kx, ch) of planar x, or of zeros. */
+static void x_row_few(const plan *p, const float *x, int block, bf16 *to) {
     const dr_amx_conv *c = p->c;
     size_t hw = (size_t)c->ih * (size_t)c->iw;
+    for (int j = 0; j < p->pairs; j++, to += 32) {
+        float v[2][16] = {0};
+        for (int h = 0; h < 2; h++)
+            for (int l = 0; l < 16; l++) {
+                int kx = (block * 16 + l) / c->ic, ch = (block * 16 + l) % c->ic, at = 2 * j + h + kx - c->pad;
+                if (x && kx < c->k && at >= 0 && at < c->iw) v[h][l] = x[(size_t)ch * hw + (size_t)at];
+            }
+        _mm512_storeu_si512(to, to_pairs(_mm512_loadu_ps(v[0]), _mm512_loadu_ps(v[1])));
+    }
+}
+
+static void convert_x(const plan *p, const float *x, int y0, int block, int rows, bf16 *xp) {
+    const dr_amx_conv *c = p->c;
     for (int r = 0; r < rows; r++) {
         int y = y0 + r - c->pad;
         bool inside = y >= 0 && y < c->ih;
-        bf16 *to = xp + (size_t)(block * 16) * p->plane + (size_t)r * (size_t)p->pitch;
-        if (!p->in) {
-            inside = inside && block * 16 < c->ic;
-            x_row(p, inside ? x + ((size_t)block * hw + (size_t)y * (size_t)c->iw) * 16 : NULL, to);
+        bf16 *to = xp + ((size_t)block * (size_t)p->x_rows + (size_t)r) * (size_t)p->pairs * 32;
+        if (p->in) {
+            x_row_few(p, inside ? x + (size_t)y * (size_t)c->iw : NULL, block, to);
             continue;
         }
-        for (int l = 0; l < 16; l++) {
-            int v = block * 16 + l, ch = v % c->ic, kx = v / c->ic;
-            bool real = inside && kx < c->k;
-            x_row_few(p, real ? x + (size_t)ch * hw + (size_t)y * (size_t)c->iw : NULL, kx, to + (size_t)l * p->plane);
-        }
+        bool real = inside && block * 16 < c->ic;
+        const float *from = real ? x + ((size_t)block * (size_t)c->ih + (size_t)y) * (size_t)c->iw * 16 : NULL;
+        for (int k = 0; k < p->copies; k++) x_row(p, from, real ? c->iw : 0, k, to + (size_t)k * p->copy);
     }
 }
 
-static void convert_y(const plan *p, const float *dy, int y0, int rows, int block, bf16 *yp) {
+/* 16 outputs of dy to tiles of 16 outputs x 32 pixels. */
+static void convert_y(const plan *p, const float *dy, int y0, int block, int rows, bf16 *yp) {
+    bool real = block * 16 < p->c->oc;
     for (int r = 0; r < rows; r++) {
-        bool real = block * 16 < p->c->oc;
-        y_row(p, real ? dy + (((size_t)block * (size_t)p->oh + (size_t)(y0 + r)) * (size_t)p->ow) * 16 : NULL,
-              yp + ((size_t)block * (size_t)p->rows + (size_t)r) * (size_t)p->ow32 * 16);
+        const float *from = real ? dy + ((size_t)block * (size_t)p->oh + (size_t)(y0 + r)) * (size_t)p->ow * 16 : NULL;
+        bf16 *to = yp + ((size_t)block * (size_t)p->rows + (size_t)r) * (size_t)p->ow32 * 16;
+        for (int g = 0; g < p->ow32; g += 32, to += TILE) {
+            __m512i v[16];
+            for (int i = 0; i < 16; i++) {
+                int q = g + 2 * i;
+                v[i] = to_pairs(pixel(from, q, real ? p->ow : 0), pixel(from, q + 1, real ? p->ow : 0));
+            }
+            transpose16(v);
+            for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * 32, v[i]);
+        }
     }
 }
 
 /* 32 channels x 32 outputs for one tap over the rows of a chunk; acc holds 4 tiles. */
 static void unit(const plan *p, const bf16 *x, const bf16 *dy, int rows, bool first, float *acc) {
-    size_t ld = p->plane * sizeof(bf16), half = 16 * p->plane, y_half = (size_t)p->rows * (size_t)p->ow32 * 16;
+    size_t x_half = (size_t)p->x_rows * (size_t)p->pairs * 32, y_half = (size_t)p->rows * (size_t)p->ow32 * 16;
     if (first) {
         _tile_zero(0);
         _tile_zero(1);
@@ -154,12 +159,12 @@ static void unit(const plan *p, const bf16 *x, const bf16 *dy, int rows, bool fi
         _tile_loadd(2, acc + 512, 64);
         _tile_loadd(3, acc + 768, 64);
     }
-    for (int r = 0; r < rows; r++, x += p->pitch, dy += p->ow32 * 16)
-        for (int q = 0; q < p->ow32; q += 32) {
-            _tile_loadd(4, x + q, ld);
-            _tile_loadd(6, dy + q * 16, 64);
-            _tile_loadd(5, x + half + q, ld);
-            _tile_loadd(7, dy + y_half + q * 16, 64);
+    for (int r = 0; r < rows; r++, x += p->pairs * 32)
+        for (int q = 0; q < p->ow32; q += 32, dy += TILE) {
+            _tile_loadd(4, dy, 64);
+            _tile_loadd(6, x + q * 16, 64);
+            _tile_loadd(5, dy + y_half, 64);
+            _tile_loadd(7, x + x_half + q * 16, 64);
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(1, 4, 7);
@@ -173,24 +178,39 @@ static void unit(const plan *p, const bf16 *x, const bf16 *dy, int rows, bool fi
 
 /* Element (c, o) of the 32x32 block that starts at `acc`. */
 static float element(const float *acc, int c, int o) {
-    return acc[(size_t)((c / 16 * 2 + o / 16) * 256 + c % 16 * 16 + o % 16)];
+    return acc[(size_t)((o / 16 * 2 + c / 16) * 256 + o % 16 * 16 + c % 16)];
 }
 
-/* dw += the block of channels cb*32.. and outputs ob*32... */
+/* dw += the block of channels cb*32.. and outputs ob*32.., few input channels. */
+static void add_block_few(const plan *p, const float *acc, int ob, float *dw) {
+    const dr_amx_conv *c = p->c;
+    int k = c->k, kk = k * k;
+    for (int o = ob * 32; o < ob * 32 + 32 && o < c->oc; o++)
+        for (int v = 0; v < c->ic * k; v++)
+            for (int ky = 0; ky < k; ky++) {
+                int ch = v % c->ic, tap = ky * k + v / c->ic;
+                size_t at = c->flip ? (size_t)(ch * c->oc + o) * (size_t)kk + (size_t)(kk - 1 - tap)
+                                    : (size_t)(o * c->ic + ch) * (size_t)kk + (size_t)tap;
+                dw[at] += element(acc + (size_t)ky * 1024, v, o % 32);
+            }
+}
+
+/* The same for channels in blocks: dw of one output and 32 channels is contiguous, (channel, tap); each 16 of it are
+ * gathered from the tiles at the same places for every output. */
 static void add_block(const plan *p, const float *acc, int cb, int ob, float *dw) {
     const dr_amx_conv *c = p->c;
-    int k = c->k, kk = k * k, n_c = p->in ? c->ic * k : c->ic;
-    for (int o = 0; o < 32 && ob * 32 + o < c->oc; o++)
-        for (int l = 0; l < 32 && cb * 32 + l < n_c; l++) {
-            int oo = ob * 32 + o, v = cb * 32 + l;
-            for (int t = 0; t < p->taps; t++) {
-                int ch = p->in ? v % c->ic : v, ky = p->in ? t : t / k, kx = p->in ? v / c->ic : t % k;
-                int tap = ky * k + kx;
-                size_t at = c->flip ? (size_t)(ch * c->oc + oo) * (size_t)kk + (size_t)(kk - 1 - tap)
-                                    : (size_t)(oo * c->ic + ch) * (size_t)kk + (size_t)tap;
-                dw[at] += element(acc + (size_t)t * 1024, l, o);
-            }
+    int32_t at[32 * 49];
+    int n_c = c->ic - cb * 32 < 32 ? c->ic - cb * 32 : 32, n = n_c * p->taps; /* n_c is 16 or 32, n a multiple of 16 */
+    for (int l = 0, i = 0; l < n_c; l++)
+        for (int t = 0; t < p->taps; t++) at[i++] = t * 1024 + l / 16 * 256 + l % 16;
+    for (int o = 0; o < 32 && ob * 32 + o < c->oc; o++) {
+        const float *from = acc + o / 16 * 512 + o % 16 * 16;
+        float *to = dw + ((size_t)(ob * 32 + o) * (size_t)c->ic + (size_t)(cb * 32)) * (size_t)p->taps;
+        for (int i = 0; i < n; i += 16) {
+            __m512 v = _mm512_i32gather_ps(_mm512_loadu_si512(at + i), from, 4);
+            _mm512_storeu_ps(to + i, _mm512_add_ps(_mm512_loadu_ps(to + i), v));
         }
+    }
 }
 
 void dr_amx_dw_run(const dr_amx_conv *c, const float *x, const float *dy, float *dw, void *scratch) {
@@ -209,20 +229,28 @@ void dr_amx_dw_run(const dr_amx_conv *c, const float *x, const float *dy, float 
 #pragma omp for schedule(dynamic, 1)
             for (int b = 0; b < 2 * (nc + no); b++) {
                 if (b < 2 * nc)
-                    convert_x(p, xn, y0, rows + c->k - 1, b, xp);
+                    convert_x(p, xn, y0, b, rows + c->k - 1, xp);
                 else
-                    convert_y(p, yn, y0, rows, b - 2 * nc, yp);
+                    convert_y(p, yn, y0, b - 2 * nc, rows, yp);
             }
 #pragma omp for schedule(dynamic, 1)
             for (int u = 0; u < nc * no * p->taps; u++) {
                 int t = u % p->taps, ob = u / p->taps % no, cb = u / p->taps / no;
-                const bf16 *xu = xp + (size_t)(cb * 32) * p->plane + (size_t)(t / p->kw) * (size_t)p->pitch + t % p->kw;
+                int ky = t / p->kw, kx = t % p->kw;
+                const bf16 *xu = xp + (size_t)(kx % 2) * p->copy +
+                                 ((size_t)(cb * 2 * p->x_rows + ky) * (size_t)p->pairs + (size_t)(kx / 2)) * 32;
                 const bf16 *yu = yp + (size_t)(ob * 32) * (size_t)p->rows * (size_t)p->ow32;
                 unit(p, xu, yu, rows, i == 0, acc + (size_t)u * 1024);
             }
         }
         _tile_release();
 #pragma omp for schedule(dynamic, 1)
-        for (int u = 0; u < nc * no; u++) add_block(p, acc + (size_t)(u * p->taps) * 1024, u / no, u % no, dw);
+        for (int u = 0; u < nc * no; u++) {
+            const float *from = acc + (size_t)(u * p->taps) * 1024;
+            if (p->in)
+                add_block_few(p, from, u, dw);
+            else
+                add_block(p, from, u / no, u % no, dw);
+        }
     }
 }
