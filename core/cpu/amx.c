@@ -3,10 +3,12 @@
  * A thread takes a band of output rows of one picture, converts the input rows that it needs to bf16 with the padding
  * written out, as [channel block of 32][row][pixel][32], and multiplies: a tile of A is 16 pixels x 32 channels, a
  * tile of B 32 channels x 16 outputs, C is 16 pixels x 16 outputs and so exactly 16 pixels of nChw16c. Four
- * accumulators (32 pixels x 32 outputs) run over all channel blocks and taps. A row whose width is no multiple of 16
- * ends with a tile that overlaps the one before: the same pixels twice, with the same bits.
+ * accumulators (32 pixels x 32 outputs) run over all channel blocks and taps. Where the width is no multiple of 16,
+ * either a row ends with a tile that overlaps the one before (the same pixels twice, with the same bits), or tiles run
+ * on over the ends of rows, whichever takes fewer.
  *
- * Few input channels: K of a pixel is (kx, c), 7*3 of 32, and only rows are taps. Few output channels: N is (kx, o),
+ * Few input channels: K of a pixel is (kx, c), 7*3 of 32, and only rows are taps. With channels interleaved that is a
+ * stretch of memory, so a tile's rows overlap: they start 3 numbers apart. Few output channels: N is (kx, o),
  * the kernel makes z(pixel, kx, o) for one row of taps at a time, and y(x) is the sum of z(x+kx, kx). */
 #include "core/cpu/amx_kern.h"
 #include <cpuid.h>
@@ -41,8 +43,20 @@ typedef struct plan {
     int kw, n_cb, n_ob;     /* taps in a row, blocks of 32 inputs and (even number of) blocks of 16 outputs */
     int width;              /* outputs of the kernel in a row: ow, or the padded input width for few outputs */
     int pitch, rows, bands; /* band buffer: pixels in a row, output rows in a band */
+    int px;                 /* bf16 between pixels there: 32, or few */
+    size_t row, block;      /* between rows and channel blocks */
+    bool flat;              /* tiles run on over the ends of rows */
+    size_t z_block;         /* floats between blocks of z */
     size_t w_bytes, x_bytes, z_bytes;
 } plan;
+
+/* z of one row, planar. */
+static int zt_pitch(const plan *p) {
+    return up(p->width, 16);
+}
+static size_t zt_bytes(const plan *p) {
+    return (size_t)p->n_ob * 16 * (size_t)zt_pitch(p) * sizeof(float);
+}
 
 static plan plan_of(const dr_amx_conv *c) {
     plan p = {.c = c, .oh = c->ih + 2 * c->pad - c->k + 1, .ow = c->iw + 2 * c->pad - c->k + 1};
@@ -51,9 +65,11 @@ static plan plan_of(const dr_amx_conv *c) {
     p.n_cb = in ? 1 : (c->ic + 31) / 32;
     p.n_ob = up(out ? up(c->oc * c->k, 16) / 16 : c->oc / 16, 2);
     p.width = out ? c->iw + 2 * c->pad : p.ow;
-    p.pitch = in ? p.ow : c->iw + 2 * c->pad;
+    p.pitch = c->iw + 2 * c->pad;
+    p.px = in ? c->ic : 32;
+    p.row = (size_t)(in ? interleaved(c, p.pitch + 16) : p.pitch * 32);
     /* at least 256 pixels a band, at most half a megabyte: a function of the shape only */
-    size_t row = (size_t)p.n_cb * (size_t)p.pitch * 64;
+    size_t row = (size_t)p.n_cb * p.row * sizeof(bf16);
     p.rows = (256 + p.width - 1) / p.width;
     if (row * (size_t)p.rows < 128 << 10) p.rows = (int)((128 << 10) / row);
     if (p.rows < 4) p.rows = 4;
@@ -61,10 +77,13 @@ static plan plan_of(const dr_amx_conv *c) {
     p.bands = (p.oh + p.rows - 1) / p.rows;
     p.rows = (p.oh + p.bands - 1) / p.bands;
     p.bands = (p.oh + p.rows - 1) / p.rows;
+    p.block = p.row * (size_t)(p.rows + c->k - 1);
+    p.flat = !in && (p.rows * p.pitch - (p.pitch - p.width) + 15) / 16 < p.rows * ((p.width + 15) / 16);
+    p.z_block = (size_t)(p.rows * p.width + 16) * 16;
     p.w_bytes = (size_t)p.n_ob * (size_t)p.n_cb * (size_t)(c->k * p.kw) * TILE * sizeof(bf16);
     /* tiles may read 16 pixels past the end */
     p.x_bytes = round64(row * (size_t)(p.rows + c->k - 1) + 64 * 32);
-    p.z_bytes = out ? round64((size_t)p.n_ob * (size_t)p.rows * (size_t)p.width * 64 + 1024) : 0;
+    p.z_bytes = out ? (size_t)p.n_ob * p.z_block * sizeof(float) + zt_bytes(&p) : 0;
     return p;
 }
 
@@ -133,7 +152,7 @@ static void band_blocked(const plan *p, const float *x, int y0, int rows, bf16 *
     const __m512 zero = _mm512_setzero_ps();
     for (int cb = 0; cb < p->n_cb; cb++)
         for (int r = 0; r < rows; r++) {
-            bf16 *t = to + ((size_t)cb * (size_t)(p->rows + c->k - 1) + (size_t)r) * (size_t)p->pitch * 32;
+            bf16 *t = to + ((size_t)cb * (size_t)(p->rows + c->k - 1) + (size_t)r) * p->row;
             int y = y0 + r - c->pad;
             if (y < 0 || y >= c->ih) {
                 memset(t, 0, (size_t)p->pitch * 64);
@@ -154,18 +173,9 @@ static void band_blocked(const plan *p, const float *x, int y0, int rows, bf16 *
 
 static void band_few(const plan *p, const float *x, int y0, int rows, bf16 *to) {
     const dr_amx_conv *c = p->c;
-    for (int r = 0; r < rows; r++) {
+    for (int r = 0; r < rows; r++, to += p->row) {
         int y = y0 + r - c->pad;
-        for (int i = 0; i < p->pitch; i++, to += 32) {
-            float v[32] = {0};
-            for (int kx = 0; kx < c->k && y >= 0 && y < c->ih; kx++) {
-                int xx = i + kx - c->pad;
-                if (xx < 0 || xx >= c->iw) continue;
-                for (int ch = 0; ch < c->ic; ch++)
-                    v[kx * c->ic + ch] = x[((size_t)ch * (size_t)c->ih + (size_t)y) * (size_t)c->iw + (size_t)xx];
-            }
-            _mm512_storeu_si512(to, to_bf16(_mm512_loadu_ps(v), _mm512_loadu_ps(v + 16)));
-        }
+        interleave(c, y >= 0 && y < c->ih ? x + (size_t)y * (size_t)c->iw : NULL, to, (int)p->row);
     }
 }
 
@@ -174,18 +184,18 @@ static void band_few(const plan *p, const float *x, int y0, int rows, bf16 *to) 
 /* 2x2 tiles over all of K: a0, a1 are the first pixels, b0, b1 the weights of two output blocks. */
 static void multiply(const plan *p, const bf16 *a0, const bf16 *a1, const bf16 *b0, const bf16 *b1, const float *bias0,
                      const float *bias1, float *const out[4]) {
-    size_t row = (size_t)p->pitch * 32, block = row * (size_t)(p->rows + p->c->k - 1);
+    size_t row = p->row, ld = (size_t)p->px * sizeof(bf16);
     _tile_loadd(0, bias0, 0);
     _tile_loadd(1, bias1, 0);
     _tile_loadd(2, bias0, 0);
     _tile_loadd(3, bias1, 0);
-    for (int cb = 0; cb < p->n_cb; cb++, a0 += block, a1 += block)
+    for (int cb = 0; cb < p->n_cb; cb++, a0 += p->block, a1 += p->block)
         for (int ky = 0; ky < p->c->k; ky++)
             for (int kx = 0; kx < p->kw; kx++, b0 += TILE, b1 += TILE) {
                 size_t at = (size_t)ky * row + (size_t)kx * 32;
-                _tile_loadd(4, a0 + at, 64);
+                _tile_loadd(4, a0 + at, ld);
                 _tile_loadd(6, b0, 64);
-                _tile_loadd(5, a1 + at, 64);
+                _tile_loadd(5, a1 + at, ld);
                 _tile_loadd(7, b1, 64);
                 _tile_dpbf16ps(0, 4, 6);
                 _tile_dpbf16ps(2, 5, 6);
@@ -198,54 +208,77 @@ static void multiply(const plan *p, const bf16 *a0, const bf16 *a1, const bf16 *
     _tile_stored(3, out[3], 64);
 }
 
-/* `rows` rows of outputs from a converted band; y(ob,row,x,16) with the given strides in floats. */
-static void band_run(const plan *p, int rows, const bf16 *xb, const bf16 *wb, const float *bias, int n_store, float *y,
-                     size_t ob_stride, size_t row_stride) {
-    int across = (p->width + 15) / 16, tiles = rows * across;
+/* Where the outputs of a band go: n_store blocks of 16 outputs, strides in floats. */
+typedef struct sink {
+    float *y;
+    size_t ob_stride, row_stride;
+    int n_store;
+} sink;
+
+/* Copy the outputs of a tile that starts at pixel `q` of the band (rows of `pitch` pixels) and does not lie in one row.
+ */
+static void scatter(const plan *p, const float *tile, int q, int rows, float *y, size_t row_stride) {
+    for (int i = 0; i < 16; i++) {
+        int r = (q + i) / p->pitch, x = (q + i) % p->pitch;
+        if (r < rows && x < p->width) memcpy(y + (size_t)r * row_stride + (size_t)x * 16, tile + i * 16, 64);
+    }
+}
+
+/* `rows` rows of outputs from a converted band. */
+static void band_run(const plan *p, int rows, const bf16 *xb, const bf16 *wb, const float *bias, sink to) {
+    int across = (p->width + 15) / 16;
+    int tiles = p->flat ? (rows * p->pitch - (p->pitch - p->width) + 15) / 16 : rows * across;
     size_t w_block = (size_t)p->n_cb * (size_t)(p->c->k * p->kw) * TILE;
     float small[4][256] __attribute__((aligned(64)));
     for (int ob = 0; ob < p->n_ob; ob += 2) {
         for (int t = 0; t < tiles; t += 2) {
             float *out[4];
             const bf16 *a[2];
-            size_t at[2];
+            bool whole[2];
+            int q[2]; /* first pixel, in rows of `pitch` */
             for (int h = 0; h < 2; h++) {
-                int i = t + h < tiles ? t + h : t, r = i / across, x0 = i % across * 16;
-                if (x0 + 16 > p->width && p->width >= 16) x0 = p->width - 16;
-                a[h] = xb + ((size_t)r * (size_t)p->pitch + (size_t)x0) * 32;
-                at[h] = (size_t)r * row_stride + (size_t)x0 * 16;
-            }
-            for (int q = 0; q < 4; q++) {
-                bool real = ob + q % 2 < n_store && p->width >= 16;
-                out[q] = real ? y + (size_t)(ob + q % 2) * ob_stride + at[q / 2] : small[q];
+                int i = t + h < tiles ? t + h : t, r = p->flat ? i * 16 / p->pitch : i / across;
+                int x = p->flat ? i * 16 % p->pitch : i % across * 16;
+                if (!p->flat && x + 16 > p->width && p->width >= 16) x = p->width - 16;
+                q[h] = r * p->pitch + x;
+                a[h] = xb + (size_t)r * p->row + (size_t)(x * p->px);
+                whole[h] = x + 16 <= p->width;
+                for (int o = 0; o < 2; o++)
+                    out[h * 2 + o] = whole[h] && ob + o < to.n_store ? to.y + (size_t)(ob + o) * to.ob_stride +
+                                                                           (size_t)r * to.row_stride + (size_t)x * 16
+                                                                     : small[h * 2 + o];
             }
             multiply(p, a[0], a[1], wb + (size_t)ob * w_block, wb + (size_t)(ob + 1) * w_block, bias + ob * 16,
                      bias + ob * 16 + 16, out);
-            for (int q = 0; q < 4 && p->width < 16; q++)
-                if (ob + q % 2 < n_store)
-                    memcpy(y + (size_t)(ob + q % 2) * ob_stride + at[q / 2], small[q], (size_t)p->width * 64);
+            for (int i = 0; i < 4; i++)
+                if (!whole[i / 2] && ob + i % 2 < to.n_store)
+                    scatter(p, small[i], q[i / 2], rows, to.y + (size_t)(ob + i % 2) * to.ob_stride, to.row_stride);
         }
     }
 }
 
-/* y(o,row,x) = b + sum over kx of z(row, x+kx, kx*oc+o). */
-static void gather_few(const plan *p, int rows, const float *z, const float *b, float *y, int y0) {
+/* y(o,row,x) = b + sum over kx of z(row, x+kx, kx*oc+o), row by row through planar zt. */
+static void gather_few(const plan *p, int rows, const float *z, const float *b, float *y, int y0, float *zt) {
     const dr_amx_conv *c = p->c;
-    size_t block = (size_t)p->rows * (size_t)p->width * 16;
-    for (int o = 0; o < c->oc; o++)
-        for (int r = 0; r < rows; r++) {
+    int pitch = zt_pitch(p);
+    for (int r = 0; r < rows; r++) {
+        for (int ob = 0; ob * 16 < c->oc * c->k; ob++)
+            for (int x = 0; x < p->width; x += 16) {
+                const float *from = z + (size_t)ob * p->z_block + (size_t)(r * p->width + x) * 16;
+                __m512i v[16];
+                for (int i = 0; i < 16; i++) v[i] = _mm512_loadu_si512(from + i * 16);
+                transpose16(v);
+                for (int i = 0; i < 16; i++) _mm512_storeu_si512(zt + (ob * 16 + i) * pitch + x, v[i]);
+            }
+        for (int o = 0; o < c->oc; o++) {
             float *t = y + ((size_t)o * (size_t)p->oh + (size_t)(y0 + r)) * (size_t)p->ow;
-            float bias = b ? b[o] : 0;
-            for (int i = 0; i < p->ow; i++) {
-                float s = bias;
-                for (int kx = 0; kx < c->k; kx++) {
-                    int j = kx * c->oc + o;
-                    s += z[(size_t)(j / 16) * block + ((size_t)r * (size_t)p->width + (size_t)(i + kx)) * 16 +
-                           (size_t)(j % 16)];
-                }
-                t[i] = s;
+            for (int x = 0; x < p->ow; x++) t[x] = b ? b[o] : 0;
+            for (int kx = 0; kx < c->k; kx++) {
+                const float *from = zt + (kx * c->oc + o) * pitch + kx;
+                for (int x = 0; x < p->ow; x++) t[x] += from[x];
             }
         }
+    }
 }
 
 void dr_amx_conv_run(const dr_amx_conv *c, const float *x, const float *w, const float *b, float *y, void *scratch) {
@@ -281,12 +314,11 @@ void dr_amx_conv_run(const dr_amx_conv *c, const float *x, const float *w, const
             else
                 band_blocked(p, xn, y0, rows + c->k - 1, xb);
             if (out) {
-                band_run(p, rows, xb, wb, bias, p->n_ob, z, (size_t)p->rows * (size_t)p->width * 16,
-                         (size_t)p->width * 16);
-                gather_few(p, rows, z, b, yn, y0);
+                band_run(p, rows, xb, wb, bias, (sink){z, p->z_block, (size_t)p->width * 16, p->n_ob});
+                gather_few(p, rows, z, b, yn, y0, z + (size_t)p->n_ob * p->z_block);
             } else {
-                band_run(p, rows, xb, wb, bias, c->oc / 16, yn + (size_t)y0 * (size_t)p->ow * 16,
-                         (size_t)p->oh * (size_t)p->ow * 16, (size_t)p->ow * 16);
+                size_t row = (size_t)p->ow * 16;
+                band_run(p, rows, xb, wb, bias, (sink){yn + (size_t)y0 * row, (size_t)p->oh * row, row, c->oc / 16});
             }
         }
         _tile_release();

@@ -24,7 +24,7 @@ size_t dr_amx_conv_scratch(const dr_amx_conv *c, int threads);
 void dr_amx_conv_run(const dr_amx_conv *c, const float *x, const float *w, const float *b, float *y, void *scratch);
 
 /* dw += gradient; `flip`: dw is (ic,oc,k,k), transposed and turned. */
-size_t dr_amx_dw_scratch(const dr_amx_conv *c);
+size_t dr_amx_dw_scratch(const dr_amx_conv *c, int threads);
 void dr_amx_dw_run(const dr_amx_conv *c, const float *x, const float *dy, float *dw, void *scratch);
 
 #endif

@@ -18,6 +18,7 @@ typedef struct plan {
     int n_c, n_o; /* channels of x (virtual for few) and outputs, in multiples of 32 */
     int kw, taps, copies;
     int pairs, rows, x_rows, chunks; /* pairs in a row of x, rows of dy and of x in a chunk */
+    int few_row;                     /* bf16 of an interleaved row */
     size_t copy;                     /* bf16 of one copy of x */
     size_t x_bytes, y_bytes, acc_bytes;
 } plan;
@@ -40,6 +41,7 @@ static plan plan_of(const dr_amx_conv *c) {
     p.rows = (p.oh + p.chunks - 1) / p.chunks;
     p.chunks = (p.oh + p.rows - 1) / p.rows;
     p.x_rows = p.rows + c->k - 1;
+    p.few_row = p.in ? interleaved(c, 2 * p.pairs) : 0;
     p.copy = (size_t)p.n_c * (size_t)p.x_rows * (size_t)p.pairs * 2;
     p.x_bytes = (size_t)p.copies * p.copy * sizeof(bf16);
     p.y_bytes = (size_t)p.n_o * (size_t)p.rows * (size_t)p.ow32 * sizeof(bf16);
@@ -47,36 +49,9 @@ static plan plan_of(const dr_amx_conv *c) {
     return p;
 }
 
-size_t dr_amx_dw_scratch(const dr_amx_conv *c) {
+size_t dr_amx_dw_scratch(const dr_amx_conv *c, int threads) {
     plan p = plan_of(c);
-    return p.x_bytes + p.y_bytes + p.acc_bytes;
-}
-
-/* 16x16 of 32 bits. */
-static void transpose16(__m512i r[16]) {
-    __m512i t[16];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
-    }
-    for (int i = 0; i < 4; i++) {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-        r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
-        r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
-    }
+    return p.x_bytes + p.y_bytes + p.acc_bytes + (size_t)threads * (size_t)p.few_row * sizeof(bf16);
 }
 
 static __m512 pixel(const float *x, int at, int n) {
@@ -96,29 +71,24 @@ static void x_row(const plan *p, const float *x, int iw, int shift, bf16 *to) {
     }
 }
 
-/* One row of virtual channels block*16.. = (kx, ch) of planar x, or of zeros. */
-static void x_row_few(const plan *p, const float *x, int block, bf16 *to) {
-    const dr_amx_conv *c = p->c;
-    size_t hw = (size_t)c->ih * (size_t)c->iw;
-    for (int j = 0; j < p->pairs; j++, to += 32) {
-        float v[2][16] = {0};
-        for (int h = 0; h < 2; h++)
-            for (int l = 0; l < 16; l++) {
-                int kx = (block * 16 + l) / c->ic, ch = (block * 16 + l) % c->ic, at = 2 * j + h + kx - c->pad;
-                if (x && kx < c->k && at >= 0 && at < c->iw) v[h][l] = x[(size_t)ch * hw + (size_t)at];
-            }
-        _mm512_storeu_si512(to, to_pairs(_mm512_loadu_ps(v[0]), _mm512_loadu_ps(v[1])));
-    }
+/* Virtual channels block*16.. = (kx, ch): those of a pixel are neighbours in a row of interleaved planar x. */
+static void x_row_few(const plan *p, const bf16 *row, int block, bf16 *to) {
+    int ic = p->c->ic;
+    row += block * 16;
+    for (int j = 0; j < p->pairs; j++, row += 2 * ic, to += 32)
+        _mm512_storeu_si512(to,
+                            zip16(_mm256_loadu_si256((const void *)row), _mm256_loadu_si256((const void *)(row + ic))));
 }
 
-static void convert_x(const plan *p, const float *x, int y0, int block, int rows, bf16 *xp) {
+static void convert_x(const plan *p, const float *x, int y0, int block, int rows, bf16 *xp, bf16 *few_row) {
     const dr_amx_conv *c = p->c;
     for (int r = 0; r < rows; r++) {
         int y = y0 + r - c->pad;
         bool inside = y >= 0 && y < c->ih;
         bf16 *to = xp + ((size_t)block * (size_t)p->x_rows + (size_t)r) * (size_t)p->pairs * 32;
         if (p->in) {
-            x_row_few(p, inside ? x + (size_t)y * (size_t)c->iw : NULL, block, to);
+            interleave(c, inside ? x + (size_t)y * (size_t)c->iw : NULL, few_row, p->few_row);
+            x_row_few(p, few_row, block, to);
             continue;
         }
         bool real = inside && block * 16 < c->ic;
@@ -218,6 +188,7 @@ void dr_amx_dw_run(const dr_amx_conv *c, const float *x, const float *dy, float 
     const plan *p = &plan_;
     bf16 *xp = scratch, *yp = (bf16 *)(void *)((char *)scratch + p->x_bytes);
     float *acc = (float *)(void *)((char *)scratch + p->x_bytes + p->y_bytes);
+    bf16 *few_row = (bf16 *)(void *)((char *)acc + p->acc_bytes); /* one for each thread */
     int nc = p->n_c / 32, no = p->n_o / 32;
 #pragma omp parallel
     {
@@ -229,7 +200,8 @@ void dr_amx_dw_run(const dr_amx_conv *c, const float *x, const float *dy, float 
 #pragma omp for schedule(dynamic, 1)
             for (int b = 0; b < 2 * (nc + no); b++) {
                 if (b < 2 * nc)
-                    convert_x(p, xn, y0, b, rows + c->k - 1, xp);
+                    convert_x(p, xn, y0, b, rows + c->k - 1, xp,
+                              few_row + (size_t)omp_get_thread_num() * (size_t)p->few_row);
                 else
                     convert_y(p, yn, y0, b - 2 * nc, rows, yp);
             }

@@ -376,7 +376,7 @@ dr_status dr_cpu_conv2d_dw(dr_backend *be, dr_conv2d_desc d, dr_tensor x, dr_ten
                             .pad = d.k - 1 - d.pad,
                             .flip = true};
     if (c->conv->amx && dr_amx_takes(&amx)) {
-        dr_status s = dr_cpu_scratch(c, dr_amx_dw_scratch(&amx), &scratch, err);
+        dr_status s = dr_cpu_scratch(c, dr_amx_dw_scratch(&amx, c->threads), &scratch, err);
         if (s) return s;
         dr_amx_dw_run(&amx, mirror ? dy.data : x.data, mirror ? x.data : dy.data, dw, scratch);
         if (db) add_bias_grad(dy, db);
