@@ -30,9 +30,10 @@ void dr_streaks_opts_init(dr_streaks_opts *o) {
         .strength_bias = 0.8,
         .angle_deg = 35,
         .jitter_deg = 2,
-        .streak_len = {10, 50},
-        .streak_width = {1, 3},
-        .density = {0.7, 14},
+        .streak_len = {10, 70},
+        .streak_width = {0.9, 3},
+        .density = {0.7, 16},
+        .cover = 0.6,
         .second = 0.2,
         .additive = 0.6,
         .veil = 0.1,
@@ -137,10 +138,10 @@ void dr_streaks_draw(const dr_streaks_opts *o, dr_rng *rng, int size, float *lay
     double angle = dr_rng_normal(rng) * o->angle_deg / 2;
     angle = fmin(fmax(angle, -o->angle_deg), o->angle_deg);
     double jitter = o->jitter_deg * dr_rng_uniform(rng);
-    double len = dr_rng_range(rng, o->streak_len[0], o->streak_len[1]);
+    double len = log_range(rng, o->streak_len);
     double width = dr_rng_range(rng, o->streak_width[0], o->streak_width[1]);
     double faintest = dr_rng_range(rng, 0.2, 0.8);
-    double density = log_range(rng, o->density);
+    double density = fmin(log_range(rng, o->density), 1000 * o->cover / (len * width));
     double margin = len, span = size + 2 * margin;
     int n = (int)(density * span * span / 1000 + dr_rng_uniform(rng));
     for (int i = 0; i < n; i++) {

@@ -27,9 +27,10 @@ typedef struct dr_streaks_opts {
     double strength_bias;   /* below 1 = more strong ones */
     double angle_deg;       /* procedural: direction within +-angle_deg of vertical (normal, cut there) */
     double jitter_deg;      /* standard deviation of single streaks around that direction */
-    double streak_len[2];   /* pixels */
+    double streak_len[2];   /* pixels, log-uniform */
     double streak_width[2]; /* pixels, full width at half maximum */
-    double density[2];      /* streaks per 1000 pixels of the picture, log-uniform */
+    double density[2];      /* streaks per 1000 pixels of the picture, log-uniform, */
+    double cover;           /* and so many that they cover at most this part of it, overlaps counted twice */
     double second;          /* probability of a second layer */
     double additive;        /* probability of c + L; otherwise screen */
     double veil, veil_max;  /* probability and greatest strength of the veil */
