@@ -122,6 +122,7 @@ int srv_opts_parse(const srv_opts_spec *spec, int argc, char **argv, const char 
     for (int i = 1; i < argc; i++) {
         char *a = argv[i];
         if (only_args || a[0] != '-' || !a[1]) {
+            if (n == spec->args_max) return srv_opts_usage(spec->command, "unexpected argument '%s'", a);
             ret_args[n++] = a;
             continue;
         }
@@ -157,7 +158,6 @@ int srv_opts_parse(const srv_opts_spec *spec, int argc, char **argv, const char 
         if (o->required && !(seen & 1ull << ((size_t)(o - spec->opts) & 63)))
             return srv_opts_usage(spec->command, "--%s is missing", o->name);
     if (n < spec->args_min) return srv_opts_usage(spec->command, "missing arguments: %s", spec->args);
-    if (n > spec->args_max) return srv_opts_usage(spec->command, "unexpected argument '%s'", ret_args[spec->args_max]);
-    *ret_n = n;
+    if (ret_n) *ret_n = n;
     return SRV_OPTS_GO;
 }

@@ -64,7 +64,9 @@ typedef struct srv_opts_spec {
 
 #define SRV_OPTS_GO (-1)
 /* argv[0] is the command's name. SRV_OPTS_GO: go on, the arguments that are no options are ret_args[0..*ret_n-1]
- * (pointers into argv; room for argc of them). Otherwise the exit code to return: 0 after --help, SRV_EXIT_USAGE. */
+ * (pointers into argv; room for spec->args_max of them, NULL is fine for 0; ret_n may be NULL). Otherwise the exit code
+ * to return: 0 after
+ * --help, SRV_EXIT_USAGE. */
 int srv_opts_parse(const srv_opts_spec *spec, int argc, char **argv, const char **ret_args, int *ret_n);
 void srv_opts_help(const srv_opts_spec *spec); /* to stdout */
 /* A usage error that the command itself found: "deraind run: ..."; returns SRV_EXIT_USAGE. */

@@ -1,0 +1,46 @@
+/* engine.h - what derain.c, evaluate.c and bench.c share of an open engine and model. Nobody outside core/model sees
+ * it. */
+#ifndef DR_MODEL_ENGINE_H
+#define DR_MODEL_ENGINE_H
+
+#include "core/derain.h"
+#include "core/image/image.h"
+#include "core/model/plan.h"
+#include "core/nn/generator.h"
+
+#define DR_PLANS_MAX 8 /* shapes whose plan a model remembers; a plan is small, weights and activations are not in it  \
+                        */
+
+struct dr_engine {
+    dr_backend *be;
+    char note[160];
+    void *block; /* activations; shared by all plans of all models, since one run follows the other */
+    size_t block_bytes;
+    int n_small; /* runs in a row that needed less than half of it */
+};
+
+struct dr_model {
+    dr_engine *e;
+    dr_generator g;
+    dr_slot *slots; /* one a parameter; prepared weights serve all shapes */
+    dr_model_info info;
+    struct {
+        dr_plan *plan;
+        int w, h; /* padded */
+        uint64_t used;
+    } plans[DR_PLANS_MAX];
+    uint64_t clock;
+};
+
+/* Sides of the planes that a picture is padded to. */
+int dr_padded_side(int side);
+
+/* planes (3,ph,pw) in, the output over it. Sides are padded ones. */
+DR_MUSTUSE dr_status dr_model_run_planes(dr_model *m, float *planes, int pw, int ph, const dr_plan_watch *watch,
+                                         dr_error *err);
+
+/* Derain the decoded picture in place; its depth becomes `depth` (0: stays). TOO_LARGE memory above mem_budget. */
+DR_MUSTUSE dr_status dr_model_run_image(dr_model *m, dr_image *img, int depth, uint64_t mem_budget,
+                                        const dr_plan_watch *watch, dr_error *err);
+
+#endif

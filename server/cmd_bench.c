@@ -1,0 +1,142 @@
+/* cmd_bench.c - deraind bench: time and memory of a forward pass, or of a training step on made-up pictures. */
+#include "core/derain.h"
+#include "core/trainer.h"
+#include "server/commands.h"
+#include "server/opts.h"
+#include <jansson.h>
+#include <stdio.h>
+#include <sys/resource.h>
+
+static double peak_rss_mb(void) {
+    struct rusage u;
+    return getrusage(RUSAGE_SELF, &u) ? 0 : (double)u.ru_maxrss * 1024 / 1e6;
+}
+
+static bool print(bool json, const char *what, const char *backend, const dr_bench *b, int w, int h) {
+    if (!json) {
+        printf("%s %d x %d, %s: median %.1f ms, best %.1f ms of %d; %.2f megapixels/s; peak memory %.0f MB\n", what, w,
+               h, backend, b->median_ms, b->min_ms, b->runs, b->mpix_per_s, b->peak_rss_mb);
+        return true;
+    }
+    json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f}", "what", what, "backend", backend, "width",
+                             w, "height", h, "runs", b->runs, "median_ms", b->median_ms, "min_ms", b->min_ms,
+                             "mpix_per_s", b->mpix_per_s, "peak_rss_mb", b->peak_rss_mb);
+    bool ok = root && !json_dumpf(root, stdout, JSON_REAL_PRECISION(8));
+    if (ok) putchar('\n');
+    json_decref(root);
+    return ok;
+}
+
+static dr_status bench_forward(const char *model, const char *backend, int threads, const int size[2], int runs,
+                               bool json, dr_error *err) {
+    dr_engine *engine = NULL;
+    dr_model *m = NULL;
+    dr_bench b;
+    const dr_engine_opts eo = {.backend = backend, .threads = threads};
+    dr_status s = dr_engine_open(&eo, &engine, err);
+    if (!s) s = dr_model_open(engine, model, &m, err);
+    if (!s) s = dr_bench_run(m, size[0], size[1], runs, &b, err);
+    if (!s && !print(json, "forward", dr_engine_describe(engine), &b, size[0], size[1]))
+        s = dr_fail(err, DR_IO, "could not write the result");
+    dr_model_close(m);
+    dr_engine_close(engine);
+    return s;
+}
+
+static dr_status bench_train(const dr_train_opts *o, int runs, bool json, dr_error *err) {
+    dr_bench b = {.runs = runs};
+    dr_status s = dr_trainer_bench(o, runs, &b.median_ms, &b.min_ms, err);
+    if (s) return s;
+    int crop = o->crop, batch = o->batch > 0 ? o->batch : 1;
+    b.mpix_per_s = (double)batch * crop * crop / 1e3 / b.median_ms;
+    b.peak_rss_mb = peak_rss_mb();
+    return print(json, "training step", o->backend ? o->backend : "auto", &b, crop, crop)
+               ? DR_OK
+               : dr_fail(err, DR_IO, "could not write the result");
+}
+
+int srv_cmd_bench(int argc, char **argv) {
+    const char *model = NULL, *backend = NULL, *precision = NULL;
+    int threads = 0, size[2] = {0, 0}, runs = 10;
+    bool json = false, train = false;
+    dr_train_opts t;
+    dr_train_opts_init(&t);
+    t.preset = "released"; /* METHOD.md section 9 */
+    t.crop = 128;
+    t.ngf = 64;
+    t.blocks = 9;
+    const srv_opt opts[] = {
+        {.name = "model", .kind = SRV_OPT_TEXT, .to = &model, .arg = "FILE", .help = "generator (safetensors)"},
+        {.name = "size",
+         .kind = SRV_OPT_SIZE,
+         .to = size,
+         .arg = "WxH",
+         .lo = 16,
+         .hi = 32768,
+         .help = "of the picture"},
+        {.name = "runs",
+         .kind = SRV_OPT_INT,
+         .to = &runs,
+         .arg = "N",
+         .lo = 1,
+         .hi = 10000,
+         .help = "after the warm-up [10]"},
+        {.name = "json", .kind = SRV_OPT_FLAG, .to = &json, .help = "one JSON object"},
+        {.name = "train", .kind = SRV_OPT_FLAG, .to = &train, .help = "time a training step instead of a model"},
+        {.name = "crop",
+         .kind = SRV_OPT_INT,
+         .to = &t.crop,
+         .arg = "N",
+         .lo = 64,
+         .hi = 1024,
+         .help = "with --train: side of the pictures, a multiple of 4 [128]"},
+        {.name = "batch",
+         .kind = SRV_OPT_INT,
+         .to = &t.batch,
+         .arg = "N",
+         .lo = 1,
+         .hi = 64,
+         .help = "with --train: pictures a step [1]"},
+        {.name = "ngf",
+         .kind = SRV_OPT_INT,
+         .to = &t.ngf,
+         .arg = "N",
+         .lo = 16,
+         .hi = 256,
+         .help = "with --train: filters [64]"},
+        {.name = "blocks",
+         .kind = SRV_OPT_INT,
+         .to = &t.blocks,
+         .arg = "N",
+         .lo = 5,
+         .hi = 32,
+         .help = "with --train: residual blocks [9]"},
+        {.name = "precision",
+         .kind = SRV_OPT_TEXT,
+         .to = &precision,
+         .arg = "NAME",
+         .choices = "f32|bf16",
+         .help = "with --train: arithmetic of the convolutions [f32]"},
+        SRV_OPTS_ENGINE(&backend, &threads),
+        {0},
+    };
+    const srv_opts_spec spec = {
+        .command = "bench",
+        .args = "",
+        .what = "Measure a forward pass (--model, --size) or a training step (--train): time and peak memory.",
+        .opts = opts,
+    };
+    int rc = srv_opts_parse(&spec, argc, argv, NULL, NULL);
+    if (rc != SRV_OPTS_GO) return rc;
+    if (!train && !model) return srv_opts_usage("bench", "--model is missing (or --train)");
+    if (!train && !size[0]) return srv_opts_usage("bench", "--size is missing");
+    if (train && (model || size[0]))
+        return srv_opts_usage("bench", "--train goes with --crop, not with --model and --size");
+    dr_error err = {0};
+    t.backend = backend;
+    t.precision = precision;
+    t.threads = threads;
+    dr_status s =
+        train ? bench_train(&t, runs, json, &err) : bench_forward(model, backend, threads, size, runs, json, &err);
+    return s ? srv_cmd_fail("bench", &err) : SRV_EXIT_OK;
+}

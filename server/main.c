@@ -1,0 +1,68 @@
+/* main.c - deraind: a table of subcommands. The only place that knows how the program as a whole is used. */
+#include "core/derain.h"
+#include "server/commands.h"
+#include "server/version.h"
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *what;
+} commands[] = {
+    {"run", srv_cmd_run, "derain one picture"},
+    {"train", srv_cmd_train, "train a generator from unpaired pictures"},
+    {"eval", srv_cmd_eval, "score a model on pairs of rainy and clean pictures"},
+    {"bench", srv_cmd_bench, "measure speed and memory"},
+    {"model", srv_cmd_model, "look at, make or convert a model file"},
+};
+#define N_COMMANDS (sizeof commands / sizeof commands[0])
+
+static void help(FILE *to) {
+    fprintf(to, "usage: deraind COMMAND [options]\n\n");
+    for (size_t i = 0; i < N_COMMANDS; i++) fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].what);
+    fprintf(to, "\n'deraind COMMAND --help' lists the options of a command; 'deraind --version' says what runs here.\n"
+                "Exit codes: 0 done, 1 failed, 2 wrong usage.\n");
+}
+
+static int version(void) {
+    printf("deraind %s (commit %s)\n", srv_version(), srv_commit());
+    static const char *const names[] = {"cpu", "cuda"};
+    for (size_t i = 0; i < 2; i++) {
+        dr_engine *e;
+        dr_error err = {0};
+        dr_engine_opts o = {.backend = names[i]};
+        if (dr_engine_open(&o, &e, &err)) {
+            printf("  %-5s not available: %s\n", names[i], err.text);
+            continue;
+        }
+        printf("  %-5s %s\n", names[i], dr_engine_describe(e));
+        dr_engine_close(e);
+    }
+    return SRV_EXIT_OK;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) {
+        help(stderr);
+        return SRV_EXIT_USAGE;
+    }
+    const char *name = argv[1];
+    if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
+        help(stdout);
+        return SRV_EXIT_OK;
+    }
+    if (!strcmp(name, "--version") || !strcmp(name, "version")) return version();
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (!strcmp(name, commands[i].name)) {
+            int rc = commands[i].run(argc - 1, argv + 1);
+            /* a full disk behind stdout must not look like success */
+            if (fflush(stdout) || ferror(stdout)) {
+                fprintf(stderr, "deraind %s: could not write the result\n", name);
+                return SRV_EXIT_FAILED;
+            }
+            return rc;
+        }
+    fprintf(stderr, "deraind: unknown command '%s' ('deraind --help' lists them)\n", name);
+    return SRV_EXIT_USAGE;
+}
