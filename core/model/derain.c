@@ -170,30 +170,31 @@ dr_status dr_model_run_planes(dr_model *m, float *planes, int pw, int ph, const 
     return s;
 }
 
-/* (3,ph,pw) floats for a picture of w x h. */
-static dr_status take_planes(int w, int h, float **ret, int *ret_pw, int *ret_ph, dr_error *err) {
+/* (3,h,w) floats, sides padded. */
+typedef struct planes {
+    float *p;
+    int w, h;
+} planes;
+
+static dr_status take_planes(int w, int h, planes *ret, dr_error *err) {
     if (w < SIDE_MIN || h < SIDE_MIN)
         return dr_fail_as(err, DR_INVALID, "image_too_small", "%d x %d pixels: a side is below %d", w, h, SIDE_MIN);
-    int pw = dr_padded_side(w), ph = dr_padded_side(h);
-    size_t n = 0, bytes = 0;
-    float *p =
-        dr_mul_size((size_t)pw, (size_t)ph, &n) && dr_mul_size(n, 3 * sizeof *p, &bytes) ? dr_malloc(bytes) : NULL;
-    if (!p) return dr_fail(err, DR_NOMEM, "no memory for %d x %d pixels", w, h);
-    *ret = p;
-    *ret_pw = pw;
-    *ret_ph = ph;
+    planes x = {.w = dr_padded_side(w), .h = dr_padded_side(h)};
+    size_t n, bytes;
+    if (dr_mul_size((size_t)x.w, (size_t)x.h, &n) && dr_mul_size(n, 3 * sizeof *x.p, &bytes)) x.p = dr_malloc(bytes);
+    if (!x.p) return dr_fail(err, DR_NOMEM, "no memory for %d x %d pixels", w, h);
+    *ret = x;
     return DR_OK;
 }
 
 dr_status dr_model_forward(dr_model *m, const float *rgb, int width, int height, float *ret, dr_error *err) {
-    float *planes;
-    int pw, ph;
-    dr_status s = take_planes(width, height, &planes, &pw, &ph, err);
+    planes x = {0};
+    dr_status s = take_planes(width, height, &x, err);
     if (s) return s;
-    dr_planar_pad(rgb, 3, height, width, planes, ph, pw);
-    s = dr_model_run_planes(m, planes, pw, ph, NULL, err);
-    if (!s) dr_planar_crop(planes, 3, ph, pw, ret, height, width);
-    dr_free(planes);
+    dr_planar_pad(rgb, 3, height, width, x.p, x.h, x.w);
+    s = dr_model_run_planes(m, x.p, x.w, x.h, NULL, err);
+    if (!s) dr_planar_crop(x.p, 3, x.h, x.w, ret, height, width);
+    dr_free(x.p);
     return s;
 }
 
@@ -207,16 +208,15 @@ static dr_status check_budget(const dr_model *m, int w, int h, uint64_t budget, 
 
 dr_status dr_model_run_image(dr_model *m, dr_image *img, int depth, uint64_t mem_budget, const dr_plan_watch *watch,
                              dr_error *err) {
-    float *planes;
-    int pw, ph;
+    planes x = {0};
     dr_status s = check_budget(m, img->width, img->height, mem_budget, err);
-    if (!s) s = take_planes(img->width, img->height, &planes, &pw, &ph, err);
+    if (!s) s = take_planes(img->width, img->height, &x, err);
     if (s) return s;
-    dr_planar_from_image(img, planes, pw, ph);
-    s = dr_model_run_planes(m, planes, pw, ph, watch, err);
+    dr_planar_from_image(img, x.p, x.w, x.h);
+    s = dr_model_run_planes(m, x.p, x.w, x.h, watch, err);
     if (!s && depth && depth != img->depth) s = dr_image_set_depth(img, depth, err); /* alpha too; then the colours */
-    if (!s) dr_planar_to_image(planes, pw, ph, img);
-    dr_free(planes);
+    if (!s) dr_planar_to_image(x.p, x.w, x.h, img);
+    dr_free(x.p);
     return s;
 }
 
