@@ -79,8 +79,8 @@ ifeq ($(SAN),thread)
 $(B)/core/cpu/%.o: ALL_CFLAGS += -fno-openmp
 endif
 
-$(B)/server/version.o: ALL_CFLAGS += -DDR_COMMIT='"$(COMMIT)"'
-$(B)/server/version.o: $(B)/commit
+$(B)/server/version.o $(B)/client/version.o: ALL_CFLAGS += -DDR_COMMIT='"$(COMMIT)"'
+$(B)/server/version.o $(B)/client/version.o: $(B)/commit
 
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
