@@ -1,0 +1,42 @@
+/* api.h - the handlers that router.c lists, and the objects they share. */
+#ifndef SRV_API_H
+#define SRV_API_H
+
+#include "server/request.h"
+
+/* api_images.c */
+srv_next srv_derain_begin(srv_req *r);
+srv_next srv_derain_data(srv_req *r, const char *data, size_t len);
+srv_next srv_derain_ready(srv_req *r);
+
+/* api_jobs.c */
+srv_next srv_jobs_list(srv_req *r);
+srv_next srv_jobs_get(srv_req *r);
+srv_next srv_jobs_delete(srv_req *r);
+srv_next srv_jobs_result(srv_req *r);
+srv_next srv_jobs_cancel(srv_req *r);
+
+/* api_models.c */
+srv_next srv_models_list(srv_req *r);
+srv_next srv_models_get(srv_req *r);
+srv_next srv_models_version(srv_req *r);
+srv_next srv_models_card(srv_req *r);
+
+/* api_system.c */
+srv_next srv_system_limits(srv_req *r);
+srv_next srv_system_version(srv_req *r);
+srv_next srv_system_live(srv_req *r);
+srv_next srv_system_ready(srv_req *r);
+srv_next srv_system_model_ready(srv_req *r);
+srv_next srv_system_metrics(srv_req *r);
+srv_next srv_system_error_page(srv_req *r);
+srv_next srv_system_openapi(srv_req *r);
+srv_next srv_system_index(srv_req *r);
+
+/* jobview.c: a job as JSON (new reference, NULL without memory), and its picture as an answer */
+json_t *srv_job_json(srv_app *app, const db_job *job);
+void srv_job_location(srv_req *r, const db_job *job); /* Location, Retry-After and Link of a job that is not done */
+/* 200, 206, 304 or 416 with the result's bytes; 410 when the file is gone. `job` succeeded. */
+srv_next srv_job_picture(srv_req *r, const db_job *job);
+
+#endif

@@ -1,0 +1,149 @@
+/* jobview.c - a job as its JSON object, and its result as an answer. */
+#include "core/base/clock.h"
+#include "core/base/hash.h"
+#include "server/api.h"
+#include <string.h>
+#include <unistd.h>
+
+static json_t *time_or_null(int64_t ms) {
+    char text[DR_RFC3339];
+    if (!ms) return json_null();
+    dr_clock_rfc3339(ms, text);
+    return json_string(text);
+}
+
+static json_t *text_or_null(const char *s) { return *s ? json_string(s) : json_null(); }
+static json_t *int_or_null(int64_t n) { return n ? json_integer(n) : json_null(); }
+static json_t *ms_or_null(double ms) { return ms >= 0 ? json_real(ms) : json_null(); }
+
+static json_t *parsed(const char *text) {
+    json_t *o = text ? json_loads(text, 0, NULL) : NULL;
+    return o ? o : json_null();
+}
+
+/* Seconds until a job of this size is done, from measured times; null until there are some. */
+static json_t *eta(srv_app *app, const db_job *job, double progress) {
+    double job_s = srv_queue_job_seconds(app->queue);
+    double own = srv_queue_mpix_seconds(app->queue) * (double)job->input.width * (double)job->input.height / 1e6;
+    if (db_state_final(job->state) || job_s <= 0) return json_null();
+    if (job->state == DB_RUNNING) return json_real(own * (1 - progress));
+    double ahead = (double)(job->queue_position > 0 ? job->queue_position - 1 : 0) + srv_queue_n_running(app->queue);
+    return json_real(ahead * job_s / (double)app->cfg->workers + own);
+}
+
+static json_t *links(const db_job *job) {
+    json_t *o = json_object();
+    json_object_set_new(o, "self", json_sprintf("/v1/jobs/%s", job->id));
+    json_object_set_new(o, "result",
+                        job->state == DB_SUCCEEDED ? json_sprintf("/v1/jobs/%s/result", job->id) : json_null());
+    json_object_set_new(o, "events", json_null());
+    json_object_set_new(o, "cancel",
+                        db_state_final(job->state) ? json_null() : json_sprintf("/v1/jobs/%s/cancel", job->id));
+    return o;
+}
+
+json_t *srv_job_json(srv_app *app, const db_job *job) {
+    static const char *const timing[DB_N_TIMINGS] = {"queue", "decode", "infer", "encode"};
+    double progress = job->progress;
+    if (job->state == DB_RUNNING) srv_queue_progress(app->queue, job->id, &progress);
+    json_t *o = json_object(), *times = json_object(), *result = json_null();
+    for (int i = 0; i < DB_N_TIMINGS; i++) json_object_set_new(times, timing[i], ms_or_null(job->timings_ms[i]));
+    if (job->has_result)
+        result = json_pack("{s:s, s:I, s:s}", "format", job->result.format, "bytes", (json_int_t)job->result.bytes, "sha256",
+                           job->result.sha256);
+    json_object_set_new(o, "id", json_string(job->id));
+    json_object_set_new(o, "type", json_string(job->type));
+    json_object_set_new(o, "state", json_string(db_state_name(job->state)));
+    json_object_set_new(o, "created_at", time_or_null(job->created_ms));
+    json_object_set_new(o, "started_at", time_or_null(job->started_ms));
+    json_object_set_new(o, "finished_at", time_or_null(job->finished_ms));
+    json_object_set_new(o, "model",
+                        json_pack("{s:s, s:I, s:o}", "name", job->model.name, "version", (json_int_t)job->model.version,
+                                  "sha256", text_or_null(job->model.sha256)));
+    json_object_set_new(o, "input",
+                        json_pack("{s:s, s:I, s:I, s:i, s:i, s:I, s:s}", "format", job->input.format, "width",
+                                  (json_int_t)job->input.width, "height", (json_int_t)job->input.height, "bit_depth",
+                                  job->input.bit_depth, "channels", job->input.channels, "bytes",
+                                  (json_int_t)job->input.bytes, "sha256", job->input.sha256));
+    json_object_set_new(o, "result", result);
+    json_object_set_new(o, "progress", json_real(job->state == DB_SUCCEEDED ? 1.0 : progress));
+    json_object_set_new(o, "queue_position", int_or_null(job->queue_position));
+    json_object_set_new(o, "eta_s", eta(app, job, progress));
+    json_object_set_new(o, "attempt", json_integer(job->attempt));
+    json_object_set_new(o, "cancel_requested", json_boolean(job->cancel_requested));
+    json_object_set_new(o, "timings_ms", times);
+    json_object_set_new(o, "problem", parsed(job->problem_json));
+    json_object_set_new(o, "labels", parsed(job->labels_json));
+    json_object_set_new(o, "links", links(job));
+    if (json_object_size(o) == 18) return o; /* a member that could not be made is missing */
+    json_decref(o);
+    return NULL;
+}
+
+void srv_job_location(srv_req *r, const db_job *job) {
+    srv_reply_header(r, "Location", "/v1/jobs/%s", job->id);
+    srv_reply_header(r, "Link", "</v1/jobs/%s/result>; rel=\"result\"", job->id);
+    if (!db_state_final(job->state))
+        srv_reply_header(r, "Retry-After", "%d", srv_queue_retry_after(r->app->queue, job->queue_position));
+}
+
+/* "queue;dur=1.2, decode;dur=3" of what is known. */
+static void server_timing(srv_req *r, const db_job *job) {
+    static const char *const name[DB_N_TIMINGS] = {"queue", "decode", "infer", "encode"};
+    char text[200] = "";
+    size_t n = 0;
+    for (int i = 0; i < DB_N_TIMINGS; i++)
+        if (job->timings_ms[i] >= 0 && n < sizeof text)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s;dur=%.1f", n ? ", " : "", name[i], job->timings_ms[i]);
+    if (n) srv_reply_header(r, "Server-Timing", "%s", text);
+}
+
+static void picture_headers(srv_req *r, const db_job *job, const char *etag, bool whole) {
+    char digest[SRV_DIGEST_TEXT];
+    uint8_t sha[32];
+    bool jpeg = !strcmp(job->result.format, "jpeg");
+    srv_reply_header(r, "ETag", "%s", etag);
+    srv_reply_header(r, "Cache-Control", "private, immutable");
+    srv_reply_header(r, "Accept-Ranges", "bytes");
+    if (dr_unhex(job->result.sha256, 32, sha)) {
+        srv_digest_format(sha, digest);
+        srv_reply_header(r, whole ? "Content-Digest" : "Repr-Digest", "%s", digest); /* RFC 9530: of these bytes or of all */
+    }
+    srv_reply_header(r, "Content-Disposition", "attachment; filename=\"%s.%s\"", job->id, jpeg ? "jpg" : "png");
+    srv_reply_header(r, "X-Derain-Model", "%s/%lld", job->model.name, (long long)job->model.version);
+    srv_reply_header(r, "Link", "</v1/jobs/%s>; rel=\"describedby\"", job->id);
+    server_timing(r, job);
+}
+
+srv_next srv_job_picture(srv_req *r, const db_job *job) {
+    char etag[72];
+    int fd = -1;
+    uint64_t total = 0, first = 0, len = 0;
+    dr_error err = {0};
+    const char *type = !strcmp(job->result.format, "jpeg") ? "image/jpeg" : "image/png";
+    snprintf(etag, sizeof etag, "\"%s\"", job->result.sha256);
+    bool get = strcmp(r->method, "POST") != 0; /* ranges and 304 belong to the result's own address */
+    if (get && srv_etag_listed(srv_header(r, "If-None-Match"), etag)) {
+        srv_reply_header(r, "ETag", "%s", etag);
+        srv_reply_header(r, "Cache-Control", "private, immutable");
+        return srv_reply_empty(r, 304);
+    }
+    dr_status s = srv_spool_open_result(r->app->spool, job->id, &fd, &total, &err);
+    if (s == DR_NOT_FOUND) return srv_reply_error(r, "result_gone", "the file of this result is no longer there");
+    if (s) return srv_reply_failed(r, s, &err);
+    const char *if_range = get ? srv_header(r, "If-Range") : NULL;
+    bool same = !if_range || !strcmp(if_range, etag);
+    switch (get && same ? srv_range_parse(srv_header(r, "Range"), total, &first, &len) : SRV_RANGE_NONE) {
+    case SRV_RANGE_OK:
+        picture_headers(r, job, etag, false);
+        srv_reply_header(r, "Content-Range", "bytes %llu-%llu/%llu", (unsigned long long)first,
+                         (unsigned long long)(first + len - 1), (unsigned long long)total);
+        return srv_reply_file(r, 206, type, fd, first, len);
+    case SRV_RANGE_UNSATISFIABLE:
+        srv_reply_header(r, "Content-Range", "bytes */%llu", (unsigned long long)total);
+        srv_next next = srv_reply_error(r, "range_not_satisfiable", "the result has %llu bytes", (unsigned long long)total);
+        close(fd);
+        return next;
+    default: picture_headers(r, job, etag, true); return srv_reply_file(r, 200, type, fd, 0, total);
+    }
+}

@@ -1,0 +1,63 @@
+/* router.c - see router.h. To add a route: a row here, its handler in an api_*.c, its entry in docs/api/openapi.yaml (a test
+ * compares the two). */
+#include "server/router.h"
+#include "server/api.h"
+#include <stdio.h>
+#include <string.h>
+
+const srv_route srv_routes[] = {
+    {"POST", "/v1/derain", srv_derain_begin, srv_derain_data, srv_derain_ready, false, "Derain a picture"},
+    {"GET", "/v1/jobs", NULL, NULL, srv_jobs_list, false, "List jobs, newest first"},
+    {"GET", "/v1/jobs/{id}", NULL, NULL, srv_jobs_get, false, "A job, with long poll"},
+    {"DELETE", "/v1/jobs/{id}", NULL, NULL, srv_jobs_delete, false, "Erase a job, its input and its result"},
+    {"GET", "/v1/jobs/{id}/result", NULL, NULL, srv_jobs_result, false, "The derained picture"},
+    {"POST", "/v1/jobs/{id}/cancel", NULL, NULL, srv_jobs_cancel, false, "Cancel a job"},
+    {"GET", "/v1/models", NULL, NULL, srv_models_list, false, "List models"},
+    {"GET", "/v1/models/{model}", NULL, NULL, srv_models_get, false, "The default version of a model"},
+    {"GET", "/v1/models/{model}/versions/{version}", NULL, NULL, srv_models_version, false, "A version of a model"},
+    {"GET", "/v1/models/{model}/versions/{version}/card", NULL, NULL, srv_models_card, false, "A model's card"},
+    {"GET", "/v1/limits", NULL, NULL, srv_system_limits, false, "What this daemon takes"},
+    {"GET", "/v1/version", NULL, NULL, srv_system_version, false, "What this daemon is"},
+    {"GET", "/health/live", NULL, NULL, srv_system_live, true, "Is the process alive"},
+    {"GET", "/health/ready", NULL, NULL, srv_system_ready, true, "May it get work"},
+    {"GET", "/v2/health/live", NULL, NULL, srv_system_live, true, "Is the process alive"},
+    {"GET", "/v2/health/ready", NULL, NULL, srv_system_ready, true, "May it get work"},
+    {"GET", "/v2/models/{model}/ready", NULL, NULL, srv_system_model_ready, true, "May this model get work"},
+    {"GET", "/metrics", NULL, NULL, srv_system_metrics, false, "Counters for Prometheus"},
+    {"GET", "/errors/{code}", NULL, NULL, srv_system_error_page, true, "What an error means"},
+    {"GET", "/openapi.json", NULL, NULL, srv_system_openapi, true, "This interface, for machines"},
+    {"GET", "/", NULL, NULL, srv_system_index, true, "Where to find what"},
+};
+const size_t srv_n_routes = sizeof srv_routes / sizeof srv_routes[0];
+
+static bool match(const char *pattern, const char *path, char params[SRV_N_PARAMS][64]) {
+    int n = 0;
+    while (*pattern) {
+        if (*pattern != '{') {
+            if (*pattern++ != *path++) return false;
+            continue;
+        }
+        size_t len = strcspn(path, "/");
+        if (!len || len >= sizeof params[0] || n == SRV_N_PARAMS) return false;
+        memcpy(params[n], path, len);
+        params[n++][len] = 0;
+        path += len;
+        pattern = strchr(pattern, '}') + 1;
+    }
+    return !*path;
+}
+
+const srv_route *srv_route_find(const srv_route *table, size_t n, const char *method, const char *path,
+                                char params[SRV_N_PARAMS][64], char ret_allow[SRV_ALLOW]) {
+    size_t used = 0;
+    *ret_allow = 0;
+    for (size_t i = 0; i < n; i++) {
+        const srv_route *r = &table[i];
+        if (!match(r->path, path, params)) continue;
+        bool get = !strcmp(r->method, "GET");
+        if (!strcmp(r->method, method) || (get && !strcmp(method, "HEAD"))) return r;
+        used += (size_t)snprintf(ret_allow + used, SRV_ALLOW - used, "%s%s%s", used ? ", " : "", r->method, get ? ", HEAD" : "");
+        if (used >= SRV_ALLOW) break;
+    }
+    return NULL;
+}

@@ -1,0 +1,321 @@
+/* worker.c - see worker.h.
+ *
+ * A worker's loop: claim -> file -> dr_derain -> result file (synced) -> row. The row changes last, so that after a crash
+ * either the job is done with its result on disk or it is queued again; a claim's epoch keeps a late write from a job that
+ * was taken over meanwhile. In an orderly stop workers go on while any client waits for a picture, so that nobody who has
+ * been let in is turned away without need; the rest stays queued for the next life. */
+#include "server/worker.h"
+#include "core/base/alloc.h"
+#include "core/base/clock.h"
+#include "core/base/hash.h"
+#include "core/base/log.h"
+#include "server/problem.h"
+#include <jansson.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#define LEASE_MS 120000 /* the janitor reports progress every second, which renews it */
+#define IDLE_MS 5000    /* a look at the store even if nobody rang */
+
+typedef struct worker {
+    srv_workers *all;
+    pthread_t thread;
+    bool started;
+    dr_engine *engine;
+    dr_model *model;
+} worker;
+
+struct srv_workers {
+    srv_app *app;
+    int n;
+    worker *w;
+    pthread_mutex_t mu; /* guards what follows */
+    pthread_cond_t cond;
+    int ready;
+    bool go, failed;
+    dr_status status;
+    dr_error err;
+};
+
+/* --- one job --- */
+
+typedef struct wish { /* params_json of the row */
+    dr_format format;
+    int depth;
+    bool strip;
+} wish;
+
+static wish read_wish(const char *params_json) {
+    json_t *o = json_loads(params_json, 0, NULL);
+    const char *format = json_string_value(json_object_get(o, "format"));
+    const char *metadata = json_string_value(json_object_get(o, "metadata"));
+    wish w = {.format = format && !strcmp(format, "jpeg") ? DR_FORMAT_JPEG : DR_FORMAT_PNG,
+              .depth = (int)json_integer_value(json_object_get(o, "depth")),
+              .strip = metadata && !strcmp(metadata, "strip")};
+    json_decref(o);
+    return w;
+}
+
+typedef struct outcome {
+    dr_status status;
+    dr_error err;
+    dr_run_stats stats;
+    size_t bytes;
+    char sha[DR_SHA256_HEX];
+    wish wish;
+} outcome;
+
+static void derain(worker *w, const db_job *job, srv_running *slot, outcome *o) {
+    srv_app *app = w->all->app;
+    char *in = NULL;
+    void *out = NULL;
+    size_t in_len = 0;
+    o->wish = read_wish(job->params_json);
+    o->status = srv_spool_read_input(app->spool, job->id, app->limits.body_max_bytes, &in, &in_len, &o->err);
+    if (o->status == DR_NOT_FOUND) {
+        o->err = (dr_error){0};
+        o->status = dr_fail_as(&o->err, DR_INTERNAL, "input_missing", "the uploaded file is no longer there");
+    }
+    if (o->status) return;
+    dr_run_opts opts = {.format = o->wish.format,
+                        .depth = o->wish.depth,
+                        .strip_metadata = o->wish.strip,
+                        .limits = &app->limits,
+                        .cancel = &slot->cancel,
+                        .progress = &slot->progress};
+    o->status = dr_derain(w->model, in, in_len, &opts, &out, &o->bytes, &o->stats, &o->err);
+    dr_free(in);
+    if (o->status) return;
+    dr_sha256_hex(out, o->bytes, o->sha);
+    o->status = srv_spool_write_result(app->spool, job->id, out, o->bytes, &o->err);
+    dr_free(out);
+}
+
+/* The problem as the client of a waiting request would see it. */
+static char *problem_of(const db_job *job, const outcome *o) {
+    srv_problem p;
+    srv_problem_from(&p, o->status, &o->err);
+    snprintf(p.job, sizeof p.job, "%s", job->id);
+    if (p.row->status >= 500)
+        dr_log(DR_LOG_ERROR, job->request_id, "job %s failed: %s", job->id, *o->err.text ? o->err.text : dr_status_text(o->status));
+    return srv_problem_text(&p, job->request_id);
+}
+
+static void end_job(srv_app *app, const db_job *job, const outcome *o) {
+    db_finish f = {.state = DB_SUCCEEDED, .timings_ms = {-1, o->stats.decode_ms, o->stats.infer_ms, o->stats.encode_ms}};
+    db_job done = {0};
+    dr_error err = {0};
+    char *problem = NULL;
+    if (!o->status) {
+        f.result_format = dr_format_name(o->wish.format);
+        f.result_sha256 = o->sha;
+        f.result_bytes = (int64_t)o->bytes;
+        f.result_width = o->stats.input.width;
+        f.result_height = o->stats.input.height;
+        srv_count(&app->tele, SRV_JOBS_SUCCEEDED, 1);
+    } else {
+        f.state = o->status == DR_CANCELLED ? DB_CANCELLED : DB_FAILED;
+        f.timings_ms[DB_T_DECODE] = f.timings_ms[DB_T_INFER] = f.timings_ms[DB_T_ENCODE] = -1;
+        f.problem_json = problem = problem_of(job, o);
+        srv_count(&app->tele, f.state == DB_CANCELLED ? SRV_JOBS_CANCELLED : SRV_JOBS_FAILED, 1);
+    }
+    dr_status s = db_job_finish(app->db, job->id, job->epoch, &f, &done, &err);
+    if (s) dr_log(DR_LOG_ERROR, job->request_id, "job %s: cannot store how it ended: %s", job->id, err.text);
+    else if (!o->status) {
+        srv_hist_add(&app->tele.queue, done.timings_ms[DB_T_QUEUE] / 1e3);
+        srv_hist_add(&app->tele.decode, o->stats.decode_ms / 1e3);
+        srv_hist_add(&app->tele.infer, o->stats.infer_ms / 1e3);
+        srv_hist_add(&app->tele.encode, o->stats.encode_ms / 1e3);
+    }
+    db_job_clear(&done);
+    dr_free(problem);
+}
+
+static void put_back(srv_app *app, const db_job *job) {
+    dr_error err = {0};
+    if (db_job_requeue(app->db, job->id, job->epoch, &err))
+        dr_log(DR_LOG_WARN, job->request_id, "job %s: cannot put it back: %s", job->id, err.text);
+    else dr_log(DR_LOG_INFO, job->request_id, "job %s goes on after the restart", job->id);
+    srv_count(&app->tele, SRV_JOBS_REQUEUED, 1);
+}
+
+/* A cancel that came between the claim and our entry in the table of running jobs has only reached the row. */
+static bool cancelled_early(srv_app *app, const db_job *job) {
+    db_job now = {0};
+    bool cancelled = !db_job_get(app->db, job->id, &now, NULL) && now.cancel_requested;
+    db_job_clear(&now);
+    return cancelled;
+}
+
+static void run_job(worker *w, const db_job *job) {
+    srv_app *app = w->all->app;
+    outcome o = {0};
+    int64_t start = dr_clock_ns();
+    srv_running *slot = srv_queue_start(app->queue, job->id, job->epoch);
+    srv_park_wake_key(app->watch, job->id); /* queued -> running */
+    if (cancelled_early(app, job)) atomic_store(&slot->cancel, true);
+    derain(w, job, slot, &o);
+    bool back = o.status == DR_CANCELLED && atomic_load(&slot->put_back);
+    if (back) put_back(app, job);
+    else end_job(app, job, &o);
+    srv_queue_end(app->queue, slot);
+    if (!o.status)
+        srv_queue_learn(app->queue, (double)(dr_clock_ns() - start) / 1e9,
+                        (double)job->input.width * (double)job->input.height / 1e6);
+    if (!back) srv_park_wake_key(app->watch, job->id);
+}
+
+/* --- the thread --- */
+
+static bool may_claim(srv_app *app) {
+    if (srv_queue_stopping(app->queue)) return false;
+    return !atomic_load(&app->draining) || srv_park_waiting(app->watch) > 0;
+}
+
+static void loop(worker *w) {
+    srv_app *app = w->all->app;
+    const db_claim claim = {.type = "derain", .lease_ms = LEASE_MS};
+    while (!srv_queue_stopping(app->queue)) {
+        db_job job = {0};
+        dr_error err = {0};
+        uint64_t rings = srv_queue_rings(app->queue); /* before the look, so that no ring is missed */
+        dr_status s = may_claim(app) ? db_job_claim(app->db, &claim, &job, &err) : DR_NOT_FOUND;
+        if (s) {
+            if (s != DR_NOT_FOUND) dr_log(DR_LOG_ERROR, NULL, "cannot claim a job: %s", err.text);
+            srv_queue_wait(app->queue, rings, s == DR_NOT_FOUND ? IDLE_MS : 1000);
+            continue;
+        }
+        srv_queue_count_add(app->queue, -1);
+        run_job(w, &job);
+        db_job_clear(&job);
+    }
+}
+
+static dr_status open_engine(worker *w, dr_error *err) {
+    const srv_config *cfg = w->all->app->cfg;
+    const dr_engine_opts opts = {.backend = cfg->backend, .threads = (int)cfg->threads};
+    dr_status s = dr_engine_open(&opts, &w->engine, err);
+    if (s) return dr_wrap(err, s, "backend '%s'", cfg->backend);
+    s = dr_model_open(w->engine, cfg->model, &w->model, err);
+    return s ? dr_wrap(err, s, "model '%s'", cfg->model) : DR_OK;
+}
+
+static void *run(void *arg) {
+    worker *w = arg;
+    srv_workers *all = w->all;
+    dr_error err = {0};
+    dr_status s = open_engine(w, &err);
+    pthread_mutex_lock(&all->mu);
+    if (s && !all->failed) all->failed = true, all->status = s, all->err = err;
+    all->ready++;
+    pthread_cond_broadcast(&all->cond);
+    while (!all->go && !all->failed) pthread_cond_wait(&all->cond, &all->mu);
+    bool go = all->go;
+    pthread_mutex_unlock(&all->mu);
+    if (go) loop(w);
+    dr_model_close(w->model);
+    dr_engine_close(w->engine);
+    return NULL;
+}
+
+/* --- start and stop --- */
+
+/* The largest square that the budget allows gives the pixel limit; the exact sum is made by the engine, job by job. */
+static void limit_by_memory(srv_app *app, const dr_model *m) {
+    uint64_t budget = app->limits.mem_budget;
+    int lo = app->limits.side_min, hi = app->limits.side_max;
+    while (lo < hi) {
+        int mid = lo + (hi - lo + 1) / 2;
+        if (dr_model_run_bytes(m, mid, mid) <= budget) lo = mid;
+        else hi = mid - 1;
+    }
+    uint64_t pixels = (uint64_t)lo * (uint64_t)lo;
+    app->bytes_per_mpix = (uint64_t)((double)dr_model_run_bytes(m, lo, lo) / (double)pixels * 1e6);
+    app->pixels_by_memory = pixels < app->limits.pixels_max;
+    if (app->pixels_by_memory) app->limits.pixels_max = pixels;
+}
+
+static dr_status describe(srv_app *app, const worker *w, dr_error *err) {
+    const dr_model_info *i = dr_model_get_info(w->model);
+    srv_model *m = &app->model;
+    snprintf(m->name, sizeof m->name, "%s", i->name);
+    snprintf(m->sha256, sizeof m->sha256, "%s", i->sha256);
+    snprintf(m->dtype, sizeof m->dtype, "%s", i->dtype);
+    snprintf(m->arch, sizeof m->arch, "%s", i->arch);
+    m->version = i->version;
+    m->ngf = i->ngf;
+    m->blocks = i->blocks;
+    m->residual = i->residual;
+    m->bytes = i->bytes;
+    m->params = i->params;
+    snprintf(m->backend, sizeof m->backend, "%s", dr_engine_backend(w->engine));
+    snprintf(m->describe, sizeof m->describe, "%s", dr_engine_describe(w->engine));
+    const char *note = dr_engine_note(w->engine);
+    if (note && *note) dr_log(DR_LOG_INFO, NULL, "%s", note);
+    m->metadata_json = dr_strdup(i->metadata_json ? i->metadata_json : "{}");
+    return m->metadata_json ? DR_OK : dr_fail(err, DR_NOMEM, "out of memory");
+}
+
+dr_status srv_workers_start(srv_app *app, srv_workers **ret, dr_error *err) {
+    srv_workers *all = dr_calloc(1, sizeof *all);
+    int n = (int)app->cfg->workers;
+    if (!all || !(all->w = dr_calloc((size_t)n, sizeof *all->w))) {
+        dr_free(all);
+        return dr_fail(err, DR_NOMEM, "out of memory");
+    }
+    all->app = app;
+    pthread_mutex_init(&all->mu, NULL);
+    pthread_cond_init(&all->cond, NULL);
+    dr_status s = DR_OK;
+    for (; all->n < n && !s; all->n++) {
+        all->w[all->n].all = all;
+        if (pthread_create(&all->w[all->n].thread, NULL, run, &all->w[all->n])) {
+            s = dr_fail(err, DR_NOMEM, "cannot start a worker thread");
+            break;
+        }
+    }
+    pthread_mutex_lock(&all->mu);
+    while (all->ready < all->n) pthread_cond_wait(&all->cond, &all->mu);
+    if (!s && all->failed) {
+        s = all->status;
+        if (err) *err = all->err;
+    }
+    pthread_mutex_unlock(&all->mu);
+    if (!s) { /* the threads wait for srv_workers_go(): their engines are ours to look at until then */
+        limit_by_memory(app, all->w[0].model);
+        s = describe(app, &all->w[0], err);
+    }
+    if (s) {
+        srv_workers_join(all);
+        return s;
+    }
+    *ret = all;
+    return DR_OK;
+}
+
+void srv_workers_go(srv_workers *all) {
+    pthread_mutex_lock(&all->mu);
+    all->go = true;
+    pthread_cond_broadcast(&all->cond);
+    pthread_mutex_unlock(&all->mu);
+}
+
+void srv_workers_join(srv_workers *all) {
+    if (!all) return;
+    pthread_mutex_lock(&all->mu);
+    if (!all->go) all->failed = true;
+    pthread_cond_broadcast(&all->cond);
+    pthread_mutex_unlock(&all->mu);
+    for (int i = 0; i < all->n; i++) pthread_join(all->w[i].thread, NULL);
+    pthread_cond_destroy(&all->cond);
+    pthread_mutex_destroy(&all->mu);
+    dr_free(all->w);
+    dr_free(all);
+}
+
+void srv_model_done(srv_model *m) {
+    dr_free(m->metadata_json);
+    dr_free(m->card_path);
+    m->metadata_json = m->card_path = NULL;
+}
