@@ -5,7 +5,8 @@
  * ready   whole: digest, header, then spool thread (make the file durable) -> store thread (make the row) -> back here
  * made    202 at once, or wait for the job by its id until it is done, the time is up, the client leaves, or we stop
  *
- * A client that leaves while it waits takes its job with it, unless it sent an Idempotency-Key: then it means to ask again. */
+ * A client that leaves while it waits takes its job with it, unless it sent an Idempotency-Key: then it means to ask
+ * again. */
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
@@ -33,8 +34,8 @@ typedef struct derain {
     char sha[DR_SHA256_HEX];
     /* the job */
     char id[DB_ID], params[160];
-    db_job wanted; /* for the store; its texts are ours */
-    db_job job;    /* as read back */
+    db_job wanted;    /* for the store; its texts are ours */
+    db_job job;       /* as read back */
     dr_status status; /* of the call that is on its way */
     dr_error err;
     bool replayed;
@@ -62,7 +63,8 @@ static srv_next bad_value(srv_req *r, const char *name, const char *value, const
 
 static srv_next read_query(srv_req *r, derain *d, const char **ret_format) {
     enum { MODEL, VERSION, FORMAT, DEPTH, METADATA, TILE, EXACT };
-    srv_query q[] = {{"model", 0}, {"version", 0}, {"format", 0}, {"depth", 0}, {"metadata", 0}, {"tile", 0}, {"exact", 0}, {0, 0}};
+    srv_query q[] = {{"model", 0},    {"version", 0}, {"format", 0}, {"depth", 0},
+                     {"metadata", 0}, {"tile", 0},    {"exact", 0},  {0, 0}};
     int version = 0;
     if (!srv_query_read(r, q)) return SRV_REPLY;
     const char *v = q[FORMAT].value;
@@ -101,7 +103,8 @@ static srv_next negotiate(srv_req *r, derain *d, const char *format) {
                                format && jpeg ? "" : "image/png, ", format && !jpeg ? "" : "image/jpeg, ");
     d->want_json = best == 2;
     d->format = best == 1 || (best == 2 && jpeg) ? DR_FORMAT_JPEG : DR_FORMAT_PNG;
-    if (d->format == DR_FORMAT_JPEG && d->depth == 16) return bad_value(r, "depth", "16", "8 or auto where the answer is a JPEG");
+    if (d->format == DR_FORMAT_JPEG && d->depth == 16)
+        return bad_value(r, "depth", "16", "8 or auto where the answer is a JPEG");
     return SRV_GO;
 }
 
@@ -120,9 +123,13 @@ static srv_next read_headers(srv_req *r, derain *d) {
         return srv_reply_error(r, "bad_idempotency_key", "Idempotency-Key must be 1 to 255 printable characters");
     snprintf(d->idem_key, sizeof d->idem_key, "%s", key ? key : "");
     switch (srv_digest_parse(srv_header(r, "Content-Digest"), d->digest)) {
-    case SRV_DIGEST_BAD: return srv_reply_error(r, "bad_digest", "Content-Digest holds no valid sha-256");
-    case SRV_DIGEST_SHA256: d->has_digest = true; break;
-    default: break;
+    case SRV_DIGEST_BAD:
+        return srv_reply_error(r, "bad_digest", "Content-Digest holds no valid sha-256");
+    case SRV_DIGEST_SHA256:
+        d->has_digest = true;
+        break;
+    default:
+        break;
     }
     if (!srv_media_is(type, "multipart/form-data")) return SRV_GO;
     if (!srv_media_param(type, "boundary", boundary, sizeof boundary))
@@ -157,7 +164,8 @@ static srv_next check_room(srv_req *r) {
     if (s == DR_NOSPACE) srv_count(&app->tele, SRV_JOBS_REFUSED_DISK, 1);
     if (s) return srv_reply_failed(r, s, &err);
     if (srv_queue_count(app->queue) < app->cfg->queue_max || db_job_counts(app->db, &counts, NULL)) return SRV_GO;
-    srv_queue_count_set(app->queue, counts.state[DB_QUEUED]); /* the store has the last word, also when the row is made */
+    srv_queue_count_set(app->queue,
+                        counts.state[DB_QUEUED]); /* the store has the last word, also when the row is made */
     return counts.state[DB_QUEUED] >= app->cfg->queue_max ? queue_full(r, counts.state[DB_QUEUED]) : SRV_GO;
 }
 
@@ -170,8 +178,8 @@ static srv_next refuse(srv_req *r, dr_status s, dr_error *err) {
         err->limit = (int64_t)app->limits.mem_budget;
         err->actual = (int64_t)((double)app->bytes_per_mpix * (double)pixels / 1e6);
         snprintf(err->setting, sizeof err->setting, "mem_budget");
-        snprintf(err->text, sizeof err->text, "a picture of %lld pixels needs about %lld MB of memory", (long long)pixels,
-                 (long long)(err->actual >> 20));
+        snprintf(err->text, sizeof err->text, "a picture of %lld pixels needs about %lld MB of memory",
+                 (long long)pixels, (long long)(err->actual >> 20));
     }
     if (s == DR_NOSPACE) srv_count(&app->tele, SRV_JOBS_REFUSED_DISK, 1);
     return srv_reply_failed(r, s, err);
@@ -214,7 +222,8 @@ srv_next srv_derain_data(srv_req *r, const char *data, size_t len) {
         d->form->arg = d->up;
         if (d->has_digest) dr_sha256_add(&d->form_sha, data, len);
         s = srv_multipart_feed(d->form, data, len, &err);
-    } else s = srv_upload_write(d->up, data, len, &err);
+    } else
+        s = srv_upload_write(d->up, data, len, &err);
     if (!s) return SRV_GO;
     srv_upload_discard(d->up); /* the rest is soaked up, not kept */
     d->up = NULL;
@@ -227,14 +236,17 @@ static srv_next check_body(srv_req *r, derain *d) {
     dr_status s = d->form ? srv_multipart_end(d->form, &err) : DR_OK;
     if (s) return refuse(r, s, &err);
     s = srv_upload_end(d->up, &d->info, sha, &err);
-    if (d->form) dr_sha256_end(&d->form_sha, whole);
-    else memcpy(whole, sha, sizeof whole);
+    if (d->form)
+        dr_sha256_end(&d->form_sha, whole);
+    else
+        memcpy(whole, sha, sizeof whole);
     if (d->has_digest && srv_upload_bytes(d->up) && !dr_equal_ct(whole, d->digest, 32))
         return srv_reply_error(r, "digest_mismatch", "the body's SHA-256 is not the one in Content-Digest");
     if (s) return refuse(r, s, &err);
     dr_hex(sha, 32, d->sha);
     if (d->format == DR_FORMAT_JPEG && (d->info.channels == 2 || d->info.channels == 4))
-        return srv_reply_error(r, "alpha_jpeg", "the picture has an alpha channel, which JPEG cannot hold; ask for PNG");
+        return srv_reply_error(r, "alpha_jpeg",
+                               "the picture has an alpha channel, which JPEG cannot hold; ask for PNG");
     return SRV_GO;
 }
 
@@ -297,8 +309,8 @@ static void describe_job(srv_req *r, derain *d) {
     snprintf(j->input.sha256, sizeof j->input.sha256, "%s", d->sha);
     snprintf(j->request_id, sizeof j->request_id, "%s", r->id);
     snprintf(j->traceparent, sizeof j->traceparent, "%s", r->trace);
-    snprintf(d->params, sizeof d->params, "{\"format\":\"%s\",\"depth\":%d,\"metadata\":\"%s\"}", dr_format_name(d->format),
-             d->depth, d->strip ? "strip" : "keep");
+    snprintf(d->params, sizeof d->params, "{\"format\":\"%s\",\"depth\":%d,\"metadata\":\"%s\"}",
+             dr_format_name(d->format), d->depth, d->strip ? "strip" : "keep");
     j->params_json = d->params;
 }
 
@@ -332,8 +344,10 @@ srv_next srv_derain_ready(srv_req *r) {
 
 static void applied(srv_req *r, const derain *d) {
     if (d->replayed) srv_reply_header(r, "Idempotent-Replayed", "true");
-    if (d->prefer.respond_async) srv_reply_header(r, "Preference-Applied", "respond-async");
-    else if (d->prefer.has_wait) srv_reply_header(r, "Preference-Applied", "wait=%lld", (long long)d->prefer.wait_s);
+    if (d->prefer.respond_async)
+        srv_reply_header(r, "Preference-Applied", "respond-async");
+    else if (d->prefer.has_wait)
+        srv_reply_header(r, "Preference-Applied", "wait=%lld", (long long)d->prefer.wait_s);
     srv_reply_header(r, "Vary", "Accept, Prefer");
 }
 
@@ -356,7 +370,10 @@ static srv_next reply_final(srv_req *r, derain *d) {
         return srv_reply_json(r, 200, srv_job_json(r->app, j));
     }
     if (j->problem_json) return srv_reply_stored(r, j->problem_json, j->id);
-    srv_problem_make(&p, j->state == DB_EXPIRED ? "job_expired" : j->state == DB_CANCELLED ? "job_cancelled" : "internal",
+    srv_problem_make(&p,
+                     j->state == DB_EXPIRED     ? "job_expired"
+                     : j->state == DB_CANCELLED ? "job_cancelled"
+                                                : "internal",
                      "the job ended as %s", db_state_name(j->state));
     snprintf(p.job, sizeof p.job, "%s", j->id);
     return srv_reply_problem(r, &p);
@@ -417,14 +434,17 @@ static void on_cancelled(void *arg, dr_status s, const db_job *job, bool cancell
 static srv_next woken(srv_req *r) {
     derain *d = r->state;
     switch (srv_wait_why(r)) {
-    case SRV_WAKE_EVENT: return wait_for_job(r, d);
+    case SRV_WAKE_EVENT:
+        return wait_for_job(r, d);
     case SRV_WAKE_GONE:
         srv_count(&r->app->tele, SRV_CLIENTS_LEFT, 1);
         if (!*d->idem_key) db_job_cancel_async(r->app->db, d->id, "the client left", on_cancelled, r->app);
         return SRV_CLOSE;
     case SRV_WAKE_STOP:
-        return reply_with_job(r, d, "draining", "the service is shutting down; the job is kept and goes on after the restart");
-    default: break;
+        return reply_with_job(r, d, "draining",
+                              "the service is shutting down; the job is kept and goes on after the restart");
+    default:
+        break;
     }
     srv_next next = read_job(r, d);
     if (next != SRV_GO) return next;

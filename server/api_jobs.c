@@ -23,9 +23,13 @@ static srv_next bad_value(srv_req *r, const char *name, const char *value, const
     return srv_reply_problem(r, &p);
 }
 
-static srv_next no_job(srv_req *r) { return srv_reply_error(r, "job_not_found", "no job ever had this id"); }
+static srv_next no_job(srv_req *r) {
+    return srv_reply_error(r, "job_not_found", "no job ever had this id");
+}
 
-static bool id_ok(const srv_req *r) { return db_id_valid("job_", r->param[0]); }
+static bool id_ok(const srv_req *r) {
+    return db_id_valid("job_", r->param[0]);
+}
 
 /* --- list --- */
 
@@ -49,9 +53,12 @@ static bool parse_states(const char *text, unsigned *ret) {
 static void add_param(dr_buf *b, const char *name, const char *value) {
     dr_buf_printf(b, "%s%s=", b->len && b->data[b->len - 1] != '?' ? "&" : "", name);
     for (const unsigned char *p = (const unsigned char *)value; *p; p++) {
-        bool plain = (*p >= '0' && *p <= '9') || (*p >= 'A' && *p <= 'Z') || (*p >= 'a' && *p <= 'z') || strchr("-_.~", *p);
-        if (plain) dr_buf_add(b, p, 1);
-        else dr_buf_printf(b, "%%%02X", *p);
+        bool plain =
+            (*p >= '0' && *p <= '9') || (*p >= 'A' && *p <= 'Z') || (*p >= 'a' && *p <= 'z') || strchr("-_.~", *p);
+        if (plain)
+            dr_buf_add(b, p, 1);
+        else
+            dr_buf_printf(b, "%%%02X", *p);
     }
 }
 
@@ -72,7 +79,8 @@ srv_next srv_jobs_list(srv_req *r) {
     db_job_page page = {0};
     dr_error err = {0};
     if (!srv_query_read(r, q)) return SRV_REPLY;
-    db_job_filter f = {.type = q[TYPE].value, .label = q[LABEL].value, .model = q[MODEL].value, .cursor = q[CURSOR].value};
+    db_job_filter f = {
+        .type = q[TYPE].value, .label = q[LABEL].value, .model = q[MODEL].value, .cursor = q[CURSOR].value};
     if (q[STATE].value && !parse_states(q[STATE].value, &f.states))
         return bad_value(r, "state", q[STATE].value, "queued, running, succeeded, failed, cancelled or expired");
     if (q[LIMIT].value && !dr_parse_int(q[LIMIT].value, 1, DB_LIST_MAX, &f.limit))
@@ -101,7 +109,9 @@ typedef struct getter {
 
 static srv_next look(srv_req *r);
 
-static void etag_of(const db_job *job, char ret[48]) { snprintf(ret, 48, "W/\"r%lld\"", (long long)job->revision); }
+static void etag_of(const db_job *job, char ret[48]) {
+    snprintf(ret, 48, "W/\"r%lld\"", (long long)job->revision);
+}
 
 static srv_next show(srv_req *r, const db_job *job) {
     char etag[48];
@@ -252,8 +262,10 @@ static srv_next read_reason(srv_req *r, char *ret, size_t cap) {
             if (json_is_string(value)) snprintf(ret, cap, "%s", json_string_value(value));
             continue;
         }
-        if (known) srv_problem_make(&p, "invalid_member", "reason must be a string of less than %zu bytes", cap);
-        else srv_problem_make(&p, "unknown_member", "unknown member '%.60s'", key);
+        if (known)
+            srv_problem_make(&p, "invalid_member", "reason must be a string of less than %zu bytes", cap);
+        else
+            srv_problem_make(&p, "unknown_member", "unknown member '%.60s'", key);
         char pointer[64];
         snprintf(pointer, sizeof pointer, "/%.60s", key);
         srv_problem_point(&p, pointer);

@@ -26,13 +26,15 @@ static json_t *model_json(srv_app *app) {
         json_decref(metadata);
         metadata = json_object();
     }
-    json_t *arch = json_pack("{s:s, s:i, s:i, s:i}", "kind", m->arch, "ngf", m->ngf, "blocks", m->blocks, "residual", m->residual);
+    json_t *arch =
+        json_pack("{s:s, s:i, s:i, s:i}", "kind", m->arch, "ngf", m->ngf, "blocks", m->blocks, "residual", m->residual);
     json_t *card = m->card_path ? json_sprintf("/v1/models/%s/versions/%d/card", m->name, m->version) : json_null();
     json_t *allowed = terms(metadata);
-    return json_pack("{s:s, s:i, s:s, s:b, s:s, s:I, s:s, s:I, s:o, s:n, s:s, s:o, s:o, s:o}", "name", m->name, "version",
-                     m->version, "state", atomic_load(&app->draining) ? "draining" : "ready", "default", 1, "sha256", m->sha256,
-                     "bytes", (json_int_t)m->bytes, "dtype", m->dtype, "params", (json_int_t)m->params, "arch", arch, "parent",
-                     "created_at", when, "card", card, "terms", allowed, "metadata", metadata);
+    return json_pack("{s:s, s:i, s:s, s:b, s:s, s:I, s:s, s:I, s:o, s:n, s:s, s:o, s:o, s:o}", "name", m->name,
+                     "version", m->version, "state", atomic_load(&app->draining) ? "draining" : "ready", "default", 1,
+                     "sha256", m->sha256, "bytes", (json_int_t)m->bytes, "dtype", m->dtype, "params",
+                     (json_int_t)m->params, "arch", arch, "parent", "created_at", when, "card", card, "terms", allowed,
+                     "metadata", metadata);
 }
 
 static bool is_ours(srv_req *r, bool with_version) {

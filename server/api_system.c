@@ -21,11 +21,11 @@ srv_next srv_system_limits(srv_req *r) {
     return srv_reply_json(
         r, 200,
         json_pack("{s:I, s:I, s:i, s:i, s:i, s:I, s:I, s:[s,s], s:[s,s], s:I, s:I, s:I}", "body_max_bytes",
-                  (json_int_t)l->body_max_bytes, "pixels_max", (json_int_t)l->pixels_max, "side_max", l->side_max, "side_min",
-                  l->side_min, "aspect_max", l->aspect_max, "queue_max", (json_int_t)app->cfg->queue_max, "mem_budget_bytes",
-                  (json_int_t)l->mem_budget, "formats_in", "png", "jpeg", "formats_out", "png", "jpeg", "sync_wait_max_s",
-                  (json_int_t)app->cfg->sync_wait_max_s, "result_ttl_s", (json_int_t)app->cfg->result_ttl_s, "spool_max_bytes",
-                  (json_int_t)app->cfg->spool_max_bytes));
+                  (json_int_t)l->body_max_bytes, "pixels_max", (json_int_t)l->pixels_max, "side_max", l->side_max,
+                  "side_min", l->side_min, "aspect_max", l->aspect_max, "queue_max", (json_int_t)app->cfg->queue_max,
+                  "mem_budget_bytes", (json_int_t)l->mem_budget, "formats_in", "png", "jpeg", "formats_out", "png",
+                  "jpeg", "sync_wait_max_s", (json_int_t)app->cfg->sync_wait_max_s, "result_ttl_s",
+                  (json_int_t)app->cfg->result_ttl_s, "spool_max_bytes", (json_int_t)app->cfg->spool_max_bytes));
 }
 
 srv_next srv_system_version(srv_req *r) {
@@ -33,10 +33,9 @@ srv_next srv_system_version(srv_req *r) {
     const char *kernels = strchr(m->describe, ',');
     if (!no_query(r)) return SRV_REPLY;
     return srv_reply_json(r, 200,
-                          json_pack("{s:s, s:s, s:s, s:s, s:s, s:[s,s,s,s]}", "version", srv_version(), "commit", srv_commit(),
-                                    "backend", m->backend, "device", m->describe, "cpu_kernels",
-                                    kernels ? kernels + 1 + strspn(kernels + 1, " ") : m->describe, "features", "derain", "jobs",
-                                    "wait", "idempotency"));
+                          json_pack("{s:s, s:s, s:s, s:s, s:s%, s:[s,s,s,s]}", "version", srv_version(), "commit",
+                                    srv_commit(), "backend", m->backend, "device", m->describe, "cpu_kernels",
+                                    m->describe, kernels, "features", "derain", "jobs", "wait", "idempotency"));
 }
 
 /* --- health --- */
@@ -64,8 +63,8 @@ static srv_next ready(srv_req *r, bool verbose) {
         json_object_set_new(o, "checks",
                             json_pack("[o, o, o, o, o]", check("accepting", !draining, "the service is shutting down"),
                                       check("store", store, "the database does not answer"),
-                                      check("disk", room, "too little free disk space"),
-                                      check("model", true, ""), check("queue", !full, "the queue is full")));
+                                      check("disk", room, "too little free disk space"), check("model", true, ""),
+                                      check("queue", !full, "the queue is full")));
     if (!ok) srv_reply_header(r, "Retry-After", "5");
     return srv_reply_json(r, ok ? 200 : 503, o);
 }
@@ -106,7 +105,8 @@ srv_next srv_system_metrics(srv_req *r) {
     if (!db_job_counts(app->db, &counts, NULL)) {
         dr_buf_puts(&b, "# HELP derain_jobs jobs known, by state\n# TYPE derain_jobs gauge\n");
         for (int i = 0; i < DB_N_STATES; i++)
-            dr_buf_printf(&b, "derain_jobs{state=\"%s\"} %lld\n", db_state_name((db_state)i), (long long)counts.state[i]);
+            dr_buf_printf(&b, "derain_jobs{state=\"%s\"} %lld\n", db_state_name((db_state)i),
+                          (long long)counts.state[i]);
         srv_tele_gauge(&b, "derain_spool_bytes", "bytes of uploads and results", (double)counts.spool_bytes);
     }
     db_stats_get(app->db, &stats);
@@ -114,7 +114,8 @@ srv_next srv_system_metrics(srv_req *r) {
     srv_tele_gauge(&b, "derain_workers", "jobs that can run at a time", (double)app->cfg->workers);
     srv_tele_gauge(&b, "derain_workers_busy", "jobs that run now", srv_queue_n_running(app->queue));
     srv_tele_gauge(&b, "derain_requests_waiting", "suspended requests", (double)srv_park_waiting(app->watch));
-    srv_tele_gauge(&b, "derain_job_seconds_average", "moving average of a job's time", srv_queue_job_seconds(app->queue));
+    srv_tele_gauge(&b, "derain_job_seconds_average", "moving average of a job's time",
+                   srv_queue_job_seconds(app->queue));
     srv_tele_gauge(&b, "derain_db_bytes", "size of the database", (double)stats.db_bytes);
     srv_tele_gauge(&b, "derain_db_wal_bytes", "size of its write-ahead log", (double)stats.wal_bytes);
     srv_tele_gauge(&b, "derain_db_commits", "transactions since the start", (double)stats.commits);
@@ -134,15 +135,19 @@ srv_next srv_system_error_page(srv_req *r) {
     static const char *const types[] = {"text/html", "application/json", "text/plain"};
     int best = srv_accept_best(srv_header(r, "Accept"), types, 3);
     if (best == 1)
-        return srv_reply_json(r, 200, json_pack("{s:s, s:i, s:s, s:s, s:b}", "code", row->code, "status", row->status, "title",
-                                                row->title, "explanation", row->explain, "retryable", (int)row->retryable));
+        return srv_reply_json(r, 200,
+                              json_pack("{s:s, s:i, s:s, s:s, s:b}", "code", row->code, "status", row->status, "title",
+                                        row->title, "explanation", row->explain, "retryable", (int)row->retryable));
     dr_buf_init(&b, 16384);
     const char *again = row->retryable ? "Trying again later may help." : "Trying the same again will not help.";
-    if (best == 2) dr_buf_printf(&b, "%s (%d, %s)\n\n%s\n%s\n", row->title, row->status, row->code, row->explain, again);
+    if (best == 2)
+        dr_buf_printf(&b, "%s (%d, %s)\n\n%s\n%s\n", row->title, row->status, row->code, row->explain, again);
     else
-        dr_buf_printf(&b, "<!doctype html>\n<meta charset=\"utf-8\">\n<title>%s</title>\n<h1>%s</h1>\n<p>%s</p>\n<p>%s</p>\n"
-                          "<p>Status %d, code <code>%s</code></p>\n",
-                      row->title, row->title, row->explain, again, row->status, row->code);
+        dr_buf_printf(
+            &b,
+            "<!doctype html>\n<meta charset=\"utf-8\">\n<title>%s</title>\n<h1>%s</h1>\n<p>%s</p>\n<p>%s</p>\n"
+            "<p>Status %d, code <code>%s</code></p>\n",
+            row->title, row->title, row->explain, again, row->status, row->code);
     return srv_reply_text(r, 200, best == 2 ? "text/plain; charset=utf-8" : "text/html; charset=utf-8", &b);
 }
 
@@ -155,16 +160,18 @@ srv_next srv_system_openapi(srv_req *r) {
         json_t *path = json_object_get(paths, t->path), *params = json_array();
         if (!path && !json_object_set_new(paths, t->path, json_object())) path = json_object_get(paths, t->path);
         for (const char *p = strchr(t->path, '{'); p; p = strchr(p + 1, '{'))
-            json_array_append_new(params, json_pack("{s:s%, s:s, s:b, s:{s:s}}", "name", p + 1, strcspn(p + 1, "}"), "in", "path",
-                                                    "required", 1, "schema", "type", "string"));
+            json_array_append_new(params, json_pack("{s:s%, s:s, s:b, s:{s:s}}", "name", p + 1, strcspn(p + 1, "}"),
+                                                    "in", "path", "required", 1, "schema", "type", "string"));
         char verb[8] = "";
         for (size_t n = 0; n < sizeof verb - 1 && t->method[n]; n++) verb[n] = (char)(t->method[n] | 0x20);
-        json_object_set_new(path, verb, json_pack("{s:s, s:o, s:{s:{s:s}, s:{s:s}}}", "summary", t->summary, "parameters", params,
-                                                  "responses", "2XX", "description", "as asked", "default", "description",
-                                                  "problem+json"));
+        json_object_set_new(path, verb,
+                            json_pack("{s:s, s:o, s:{s:{s:s}, s:{s:s}}}", "summary", t->summary, "parameters", params,
+                                      "responses", "2XX", "description", "as asked", "default", "description",
+                                      "problem+json"));
     }
-    return srv_reply_json(r, 200, json_pack("{s:s, s:{s:s, s:s}, s:o}", "openapi", "3.0.3", "info", "title", "derain", "version",
-                                            srv_version(), "paths", paths));
+    return srv_reply_json(r, 200,
+                          json_pack("{s:s, s:{s:s, s:s}, s:o}", "openapi", "3.0.3", "info", "title", "derain",
+                                    "version", srv_version(), "paths", paths));
 }
 
 srv_next srv_system_index(srv_req *r) {
@@ -172,16 +179,18 @@ srv_next srv_system_index(srv_req *r) {
     dr_buf b;
     if (!no_query(r)) return SRV_REPLY;
     if (srv_accept_best(srv_header(r, "Accept"), types, 2) != 1)
-        return srv_reply_json(r, 200, json_pack("{s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}}", "service", "derain",
-                                                "version", srv_version(), "links", "derain", "/v1/derain", "jobs", "/v1/jobs",
-                                                "models", "/v1/models", "limits", "/v1/limits", "version", "/v1/version", "ready",
-                                                "/health/ready", "metrics", "/metrics", "openapi", "/openapi.json"));
+        return srv_reply_json(r, 200,
+                              json_pack("{s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}}", "service", "derain",
+                                        "version", srv_version(), "links", "derain", "/v1/derain", "jobs", "/v1/jobs",
+                                        "models", "/v1/models", "limits", "/v1/limits", "version", "/v1/version",
+                                        "ready", "/health/ready", "metrics", "/metrics", "openapi", "/openapi.json"));
     dr_buf_init(&b, 65536);
     dr_buf_puts(&b, "<!doctype html>\n<meta charset=\"utf-8\">\n<title>derain</title>\n<h1>derain</h1>\n"
                     "<p>Send a rainy picture, get it back derained:</p>\n"
                     "<pre>curl --data-binary @rainy.png http://HOST/v1/derain -o out.png</pre>\n<ul>\n");
     for (size_t i = 0; i < srv_n_routes; i++)
-        dr_buf_printf(&b, "<li><code>%s %s</code> %s\n", srv_routes[i].method, srv_routes[i].path, srv_routes[i].summary);
+        dr_buf_printf(&b, "<li><code>%s %s</code> %s\n", srv_routes[i].method, srv_routes[i].path,
+                      srv_routes[i].summary);
     dr_buf_puts(&b, "</ul>\n");
     return srv_reply_text(r, 200, "text/html; charset=utf-8", &b);
 }

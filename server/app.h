@@ -1,5 +1,5 @@
-/* app.h - the parts of the running daemon that request handlers and workers share. Made and owned by serve.c, alive from
- * before the first request until after the last; nothing in here changes hands. */
+/* app.h - the parts of the running daemon that request handlers and workers share. Made and owned by serve.c, alive
+ * from before the first request until after the last; nothing in here changes hands. */
 #ifndef SRV_APP_H
 #define SRV_APP_H
 
@@ -17,17 +17,17 @@ typedef struct srv_model { /* what is known of the served model without touching
     char name[64], sha256[65], dtype[8], arch[16];
     int version, ngf, blocks, residual;
     uint64_t bytes, params;
-    int64_t created_ms;      /* first seen by this data folder */
-    char *metadata_json;     /* of the file; "{}" */
-    char *card_path;         /* NULL = there is none */
+    int64_t created_ms;  /* first seen by this data folder */
+    char *metadata_json; /* of the file; "{}" */
+    char *card_path;     /* NULL = there is none */
     char backend[16], describe[160];
 } srv_model;
 
 typedef struct srv_app {
     const srv_config *cfg;
-    dr_limits limits;       /* what intake checks: the settings, and the pixels that mem_budget allows */
+    dr_limits limits;        /* what intake checks: the settings, and the pixels that mem_budget allows */
     uint64_t bytes_per_mpix; /* memory of a run, for the text of a refusal */
-    bool pixels_by_memory;  /* limits.pixels_max follows from mem_budget */
+    bool pixels_by_memory;   /* limits.pixels_max follows from mem_budget */
     db_store *db;
     srv_spool *spool;
     srv_watch *watch;

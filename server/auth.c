@@ -1,5 +1,5 @@
-/* auth.c - see auth.h. Only SHA-256 sums of the tokens are kept; a request's token is hashed and compared with all of them
- * without leaving early, so the time says nothing about which bytes were right. */
+/* auth.c - see auth.h. Only SHA-256 sums of the tokens are kept; a request's token is hashed and compared with all of
+ * them without leaving early, so the time says nothing about which bytes were right. */
 #include "server/auth.h"
 #include "core/base/alloc.h"
 #include "core/base/fs.h"
@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define TOKEN_MIN 16
+#define TOKEN_MIN  16
 #define TOKENS_MAX 1000
 
 struct srv_auth {
@@ -35,7 +35,8 @@ static dr_status parse(srv_auth *a, const char *text, size_t len, dr_error *err)
         while (n && (p[n - 1] == '\r' || p[n - 1] == ' ' || p[n - 1] == '\t')) n--;
         if (!n || *p == '#') continue;
         if (n < TOKEN_MIN)
-            return dr_fail(err, DR_INVALID, "token_file, line %d: a token needs at least %d characters", line, TOKEN_MIN);
+            return dr_fail(err, DR_INVALID, "token_file, line %d: a token needs at least %d characters", line,
+                           TOKEN_MIN);
         if (a->n == TOKENS_MAX) return dr_fail(err, DR_INVALID, "token_file: more than %d tokens", TOKENS_MAX);
         sha(p, n, a->sum[a->n++]);
     }
@@ -50,8 +51,10 @@ static dr_status load(srv_auth *a, const char *path, dr_error *err) {
     if (s) return dr_wrap(err, s, "token_file");
     if (!stat(path, &st) && (st.st_mode & (S_IROTH | S_IWOTH)))
         s = dr_fail(err, DR_INVALID, "token_file '%.200s' may be read or written by anybody: chmod 600 it", path);
-    else if (!(a->sum = dr_calloc(TOKENS_MAX, sizeof *a->sum))) s = dr_fail(err, DR_NOMEM, "out of memory");
-    else s = parse(a, text, len, err);
+    else if (!(a->sum = dr_calloc(TOKENS_MAX, sizeof *a->sum)))
+        s = dr_fail(err, DR_NOMEM, "out of memory");
+    else
+        s = parse(a, text, len, err);
     explicit_bzero(text, len);
     dr_free(text);
     return s;
@@ -65,7 +68,8 @@ dr_status srv_auth_open(const char *token_file, const char *allowed_hosts, bool 
     if (!a) return dr_fail(err, DR_NOMEM, "out of memory");
     a->check_host = check_host;
     a->needed = *token_file != 0;
-    if (!(a->hosts = dr_malloc(n + 3))) s = dr_fail(err, DR_NOMEM, "out of memory");
+    if (!(a->hosts = dr_malloc(n + 3)))
+        s = dr_fail(err, DR_NOMEM, "out of memory");
     else {
         size_t out = 0;
         a->hosts[out++] = ',';
@@ -92,7 +96,9 @@ void srv_auth_close(srv_auth *a) {
     dr_free(a);
 }
 
-bool srv_auth_needed(const srv_auth *a) { return a->needed; }
+bool srv_auth_needed(const srv_auth *a) {
+    return a->needed;
+}
 
 bool srv_auth_token_ok(const srv_auth *a, const char *authorization) {
     uint8_t sum[32];

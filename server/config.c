@@ -15,11 +15,13 @@
 
 const srv_config_row srv_config_rows[] = {
     KEY(listen, TEXT, "127.0.0.1:8650", 0, 0, NULL, "HOST:PORT",
-        "address to listen on; port 0 takes a free one and logs it. Anything but loopback needs token_file or insecure"),
+        "address to listen on; port 0 takes a free one and logs it. Anything but loopback needs token_file or "
+        "insecure"),
     KEY(data, TEXT, "", 0, 0, NULL, "DIR",
         "folder for the database, uploads and results. Empty: $STATE_DIRECTORY, else $XDG_STATE_HOME/derain, else "
         "~/.local/state/derain"),
-    KEY(model, TEXT, "", 0, 0, NULL, "FILE", "weights to serve (safetensors). Empty: the installed or the repository's"),
+    KEY(model, TEXT, "", 0, 0, NULL, "FILE",
+        "weights to serve (safetensors). Empty: the installed or the repository's"),
     KEY(backend, TEXT, "auto", 0, 0, "auto|cpu|cuda", "NAME", "device that runs the network"),
     KEY(workers, INT, "1", 1, 64, NULL, "N", "jobs that run at the same time, each with its own copy of the model"),
     KEY(threads, INT, "0", 0, 1024, NULL, "N", "CPU threads of a worker; 0 = all cores"),
@@ -31,24 +33,30 @@ const srv_config_row srv_config_rows[] = {
     KEY(side_max, INT, "32768", 16, 1000000, NULL, "N", "longest side of a picture in pixels"),
     KEY(sync_wait_max_s, SECONDS, "300s", 1, 3600, NULL, "TIME",
         "how long a request may wait for its picture before it is answered 504"),
-    KEY(job_attempts_max, INT, "5", 1, 100, NULL, "N", "a job that was running in so many crashed lives of the daemon fails"),
+    KEY(job_attempts_max, INT, "5", 1, 100, NULL, "N",
+        "a job that was running in so many crashed lives of the daemon fails"),
     KEY(result_ttl_s, SECONDS, "24h", 0, INT64_C(10) * 365 * 86400, NULL, "TIME",
         "how long finished jobs are kept; 0 = for ever"),
     KEY(spool_max_bytes, BYTES, "10G", 0, INT64_MAX, NULL, "BYTES",
         "space for uploads and results; the oldest finished jobs go first, unfinished ones never. 0 = no limit"),
-    KEY(free_min_bytes, BYTES, "1G", 0, INT64_MAX, NULL, "BYTES", "below this much free disk space new work is answered 507"),
+    KEY(free_min_bytes, BYTES, "1G", 0, INT64_MAX, NULL, "BYTES",
+        "below this much free disk space new work is answered 507"),
     KEY(free_min_percent, INT, "5", 0, 99, NULL, "N", "the same, as a share of the disk in percent"),
     KEY(token_file, TEXT, "", 0, 0, NULL, "FILE",
         "one secret a line (16 characters or more); requests must carry one as Authorization: Bearer"),
     KEY(insecure, BOOL, "no", 0, 0, NULL, NULL, "allow listening beyond loopback without token_file"),
     KEY(allowed_hosts, TEXT, "", 0, 0, NULL, "NAMES",
         "further host names, with commas, that requests to a loopback address may carry in Host and Origin"),
-    KEY(drain_s, SECONDS, "30s", 0, 3600, NULL, "TIME", "after SIGTERM, how long running work may take before it is put back"),
+    KEY(drain_s, SECONDS, "30s", 0, 3600, NULL, "TIME",
+        "after SIGTERM, how long running work may take before it is put back"),
     KEY(http_threads, INT, "0", 0, 64, NULL, "N", "threads that speak HTTP; 0 = one a core, 2 to 4"),
     KEY(connections_max, INT, "1024", 8, 60000, NULL, "N", "open connections, waiting ones included"),
-    KEY(connections_per_ip, INT, "64", 0, 60000, NULL, "N", "open connections of one address; 0 = no limit (behind a proxy)"),
-    KEY(header_timeout_s, SECONDS, "10s", 1, 600, NULL, "TIME", "how long a client may take to send the request's header"),
-    KEY(body_rate_min, BYTES, "8K", 0, GB, NULL, "BYTES", "bytes a second a body must keep up after its grace; 0 = any"),
+    KEY(connections_per_ip, INT, "64", 0, 60000, NULL, "N",
+        "open connections of one address; 0 = no limit (behind a proxy)"),
+    KEY(header_timeout_s, SECONDS, "10s", 1, 600, NULL, "TIME",
+        "how long a client may take to send the request's header"),
+    KEY(body_rate_min, BYTES, "8K", 0, GB, NULL, "BYTES",
+        "bytes a second a body must keep up after its grace; 0 = any"),
     KEY(body_grace_s, SECONDS, "5s", 1, 600, NULL, "TIME", "how long a body may be slower than that at its start"),
     KEY(body_time_max_s, SECONDS, "15m", 1, 86400, NULL, "TIME", "how long a body may take in all"),
     KEY(log_level, TEXT, "info", 0, 0, "debug|info|warn|error|off", "LEVEL", "least important lines to log"),
@@ -56,11 +64,14 @@ const srv_config_row srv_config_rows[] = {
 };
 const size_t srv_config_n_rows = sizeof srv_config_rows / sizeof srv_config_rows[0];
 
-static void *field(const srv_config *c, const srv_config_row *row) { return (char *)(uintptr_t)c + row->offset; }
+static void *field(const srv_config *c, const srv_config_row *row) {
+    return (char *)(uintptr_t)c + row->offset;
+}
 
 static const srv_config_row *find(const char *key, size_t len) {
     for (size_t i = 0; i < srv_config_n_rows; i++)
-        if (strlen(srv_config_rows[i].key) == len && !memcmp(srv_config_rows[i].key, key, len)) return &srv_config_rows[i];
+        if (strlen(srv_config_rows[i].key) == len && !memcmp(srv_config_rows[i].key, key, len))
+            return &srv_config_rows[i];
     return NULL;
 }
 
@@ -70,8 +81,10 @@ static bool spell(const char *in, size_t len, char from, bool lower, char *ret, 
     for (size_t i = 0; i < len; i++) {
         char ch = in[i];
         if (from && ch == '_') return false; /* flags are written with '-' only */
-        if (from && ch == from) ch = '_';
-        else if (lower && ch >= 'A' && ch <= 'Z') ch = (char)(ch - 'A' + 'a');
+        if (from && ch == from)
+            ch = '_';
+        else if (lower && ch >= 'A' && ch <= 'Z')
+            ch = (char)(ch - 'A' + 'a');
         ret[i] = ch;
     }
     ret[len] = 0;
@@ -107,17 +120,24 @@ static dr_status set_row(srv_config *c, const srv_config_row *row, const char *v
             return dr_fail(err, DR_INVALID, "%s must be yes or no, not '%.60s'", row->key, value);
         *(bool *)field(c, row) = flag;
         return DR_OK;
-    case SRV_CONF_INT: ok = dr_parse_i64(value, row->min, row->max, &n); break;
+    case SRV_CONF_INT:
+        ok = dr_parse_i64(value, row->min, row->max, &n);
+        break;
     case SRV_CONF_BYTES:
         ok = dr_parse_bytes(value, (uint64_t)row->max, &u) && (int64_t)u >= row->min;
         n = (int64_t)u;
         break;
-    case SRV_CONF_SECONDS: ok = dr_parse_seconds(value, row->max, &n) && n >= row->min; break;
+    case SRV_CONF_SECONDS:
+        ok = dr_parse_seconds(value, row->max, &n) && n >= row->min;
+        break;
     }
     if (!ok) {
-        const char *unit = row->type == SRV_CONF_BYTES ? " bytes (such as 512M)" : row->type == SRV_CONF_SECONDS ? " seconds (such as 90, 15m, 24h)" : "";
+        const char *unit = row->type == SRV_CONF_BYTES     ? " bytes (such as 512M)"
+                           : row->type == SRV_CONF_SECONDS ? " seconds (such as 90, 15m, 24h)"
+                                                           : "";
         if (row->max == INT64_MAX)
-            return dr_fail(err, DR_INVALID, "%s must be at least %lld%s, not '%.60s'", row->key, (long long)row->min, unit, value);
+            return dr_fail(err, DR_INVALID, "%s must be at least %lld%s, not '%.60s'", row->key, (long long)row->min,
+                           unit, value);
         return dr_fail(err, DR_INVALID, "%s must be %lld to %lld%s, not '%.60s'", row->key, (long long)row->min,
                        (long long)row->max, unit, value);
     }
@@ -125,7 +145,9 @@ static dr_status set_row(srv_config *c, const srv_config_row *row, const char *v
     return DR_OK;
 }
 
-void srv_config_init(srv_config *c) { *c = (srv_config){0}; }
+void srv_config_init(srv_config *c) {
+    *c = (srv_config){0};
+}
 
 void srv_config_done(srv_config *c) {
     for (size_t i = 0; i < srv_config_n_rows; i++) {
@@ -150,7 +172,9 @@ dr_status srv_config_set(srv_config *c, const char *key, const char *value, dr_e
     return set_row(c, row, value, err);
 }
 
-static bool is_space(char ch) { return ch == ' ' || ch == '\t' || ch == '\r'; }
+static bool is_space(char ch) {
+    return ch == ' ' || ch == '\t' || ch == '\r';
+}
 
 static dr_status parse_line(srv_config *c, const char *p, size_t len, dr_error *err) {
     char value[4096];
@@ -165,7 +189,9 @@ static dr_status parse_line(srv_config *c, const char *p, size_t len, dr_error *
     while (klen && is_space(p[klen - 1])) klen--;
     while (vlen && is_space(*v)) v++, vlen--;
     const srv_config_row *row = find(p, klen);
-    if (!row) return dr_fail_as(err, DR_INVALID, "unknown_setting", "unknown setting '%.*s'", (int)(klen < 60 ? klen : 60), p);
+    if (!row)
+        return dr_fail_as(err, DR_INVALID, "unknown_setting", "unknown setting '%.*s'", (int)(klen < 60 ? klen : 60),
+                          p);
     if (vlen >= sizeof value) return dr_fail(err, DR_INVALID, "%s is too long", row->key);
     memcpy(value, v, vlen);
     value[vlen] = 0;
@@ -227,10 +253,14 @@ static dr_status load_flag(srv_config *c, int argc, char **argv, int *i, srv_con
     const srv_config_row *row = known ? find(key, strlen(key)) : NULL;
     bool is_file = known && !strcmp(key, "config");
     if (!row && !is_file) return dr_fail_as(err, DR_INVALID, "unknown_setting", "unknown option '%.60s'", arg);
-    if (eq) value = eq + 1;
-    else if (row && row->type == SRV_CONF_BOOL) value = "yes";
-    else if (*i + 1 < argc) value = argv[++*i];
-    else return dr_fail(err, DR_INVALID, "option '%.60s' needs a value", arg);
+    if (eq)
+        value = eq + 1;
+    else if (row && row->type == SRV_CONF_BOOL)
+        value = "yes";
+    else if (*i + 1 < argc)
+        value = argv[++*i];
+    else
+        return dr_fail(err, DR_INVALID, "option '%.60s' needs a value", arg);
     if (is_file) *file = value;
     if (is_file || files_only) return DR_OK;
     dr_status s = set_row(c, row, value, err);
@@ -261,8 +291,10 @@ static void fold(dr_buf *out, const char *text, int indent, int width) {
             dr_buf_puts(out, "\n");
             col = 0;
         }
-        if (!col) dr_buf_printf(out, "%*s", indent, "");
-        else dr_buf_puts(out, " ");
+        if (!col)
+            dr_buf_printf(out, "%*s", indent, "");
+        else
+            dr_buf_puts(out, " ");
         dr_buf_add(out, text, (size_t)n);
         col += n + (col ? 1 : 0);
         text += n;
@@ -272,13 +304,15 @@ static void fold(dr_buf *out, const char *text, int indent, int width) {
 }
 
 void srv_config_help(dr_buf *out) {
-    dr_buf_puts(out, "usage: deraind serve [--config FILE] [--OPTION VALUE]...\n"
-                     "Run the HTTP service until SIGTERM or SIGINT.\n\n"
-                     "  --config FILE\n      settings, `key = value` lines (default /etc/derain/deraind.conf if it exists)\n"
-                     "  --dump-config\n      print all settings as they would be used, in that form, and stop\n"
-                     "  --help\n      this text\n\n"
-                     "Every setting is a flag, a line of the file (with _ for -), and a variable DERAIND_<KEY>; flags win over\n"
-                     "the environment, which wins over the file.\n\n");
+    dr_buf_puts(
+        out,
+        "usage: deraind serve [--config FILE] [--OPTION VALUE]...\n"
+        "Run the HTTP service until SIGTERM or SIGINT.\n\n"
+        "  --config FILE\n      settings, `key = value` lines (default /etc/derain/deraind.conf if it exists)\n"
+        "  --dump-config\n      print all settings as they would be used, in that form, and stop\n"
+        "  --help\n      this text\n\n"
+        "Every setting is a flag, a line of the file (with _ for -), and a variable DERAIND_<KEY>; flags win over\n"
+        "the environment, which wins over the file.\n\n");
     for (size_t i = 0; i < srv_config_n_rows; i++) {
         const srv_config_row *row = &srv_config_rows[i];
         dr_buf_puts(out, "  --");
@@ -295,8 +329,11 @@ void srv_config_dump(const srv_config *c, dr_buf *out) {
     for (size_t i = 0; i < srv_config_n_rows; i++) {
         const srv_config_row *row = &srv_config_rows[i];
         const void *p = field(c, row);
-        if (row->type == SRV_CONF_TEXT) dr_buf_printf(out, "%s = %s\n", row->key, *(char *const *)p ? *(char *const *)p : "");
-        else if (row->type == SRV_CONF_BOOL) dr_buf_printf(out, "%s = %s\n", row->key, *(const bool *)p ? "yes" : "no");
-        else dr_buf_printf(out, "%s = %lld\n", row->key, (long long)*(const int64_t *)p);
+        if (row->type == SRV_CONF_TEXT)
+            dr_buf_printf(out, "%s = %s\n", row->key, *(char *const *)p ? *(char *const *)p : "");
+        else if (row->type == SRV_CONF_BOOL)
+            dr_buf_printf(out, "%s = %s\n", row->key, *(const bool *)p ? "yes" : "no");
+        else
+            dr_buf_printf(out, "%s = %lld\n", row->key, (long long)*(const int64_t *)p);
     }
 }

@@ -1,8 +1,9 @@
-/* config.h - the daemon's settings: one table, from which come the file parser, the environment names, the flags, --help,
+/* config.h - the daemon's settings: one table, from which come the file parser, the environment names, the flags,
+ * --help,
  * --dump-config and the option list of deraind.conf(5).
  *
- * Later sources win: defaults < file < environment DERAIND_<KEY> < flags. The result is one struct that is const from the
- * moment it is complete and is passed down; there is no global. */
+ * Later sources win: defaults < file < environment DERAIND_<KEY> < flags. The result is one struct that is const from
+ * the moment it is complete and is passed down; there is no global. */
 #ifndef SRV_CONFIG_H
 #define SRV_CONFIG_H
 
@@ -26,13 +27,19 @@ typedef struct srv_config {
     bool log_json;
 } srv_config;
 
-typedef enum srv_config_type { SRV_CONF_TEXT, SRV_CONF_INT, SRV_CONF_BYTES, SRV_CONF_SECONDS, SRV_CONF_BOOL } srv_config_type;
+typedef enum srv_config_type {
+    SRV_CONF_TEXT,
+    SRV_CONF_INT,
+    SRV_CONF_BYTES,
+    SRV_CONF_SECONDS,
+    SRV_CONF_BOOL
+} srv_config_type;
 
 typedef struct srv_config_row {
     const char *key; /* as in the file; flags use '-' for '_', the environment DERAIND_ and capitals */
     srv_config_type type;
-    const char *init; /* default, in the words of the file */
-    int64_t min, max; /* of numbers; BYTES and SECONDS in bytes and seconds */
+    const char *init;    /* default, in the words of the file */
+    int64_t min, max;    /* of numbers; BYTES and SECONDS in bytes and seconds */
     const char *choices; /* TEXT: "a|b|c", or NULL */
     size_t offset;       /* in srv_config */
     const char *arg, *help;
@@ -53,7 +60,8 @@ DR_MUSTUSE dr_status srv_config_defaults(srv_config *c, dr_error *err);
 DR_MUSTUSE dr_status srv_config_set(srv_config *c, const char *key, const char *value, dr_error *err);
 /* The text of a file: `key = value` lines, '#' starts a comment. Errors name `name` and the line. */
 DR_MUSTUSE dr_status srv_config_parse(srv_config *c, const char *name, const char *text, size_t len, dr_error *err);
-/* Everything in its order. env is an environ-like list; default_file is read when it exists and no --config is given. */
+/* Everything in its order. env is an environ-like list; default_file is read when it exists and no --config is given.
+ */
 DR_MUSTUSE dr_status srv_config_load(srv_config *c, int argc, char **argv, char **env, const char *default_file,
                                      srv_config_ask *ret_ask, dr_error *err);
 

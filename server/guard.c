@@ -1,10 +1,13 @@
-/* guard.c - see guard.h. The cases are the measured ones of the interface document; each has a test over a real socket. */
+/* guard.c - see guard.h. The cases are the measured ones of the interface document; each has a test over a real socket.
+ */
 #include "server/guard.h"
 #include "core/base/parse.h"
 #include <string.h>
 #include <strings.h>
 
-void srv_guard_init(srv_guard *g) { *g = (srv_guard){.length = -1}; }
+void srv_guard_init(srv_guard *g) {
+    *g = (srv_guard){.length = -1};
+}
 
 void srv_guard_header(srv_guard *g, const char *name, size_t name_len, const char *value, size_t value_len) {
     if (!name_len) g->bad_name = true;
@@ -20,7 +23,8 @@ void srv_guard_header(srv_guard *g, const char *name, size_t name_len, const cha
     } else if (name_len == 17 && !strncasecmp(name, "Transfer-Encoding", 17)) {
         g->n_coding++;
         if (strcmp(value, "chunked")) g->bad_coding = true;
-    } else if (name_len == 4 && !strncasecmp(name, "Host", 4)) g->n_host++;
+    } else if (name_len == 4 && !strncasecmp(name, "Host", 4))
+        g->n_host++;
 }
 
 static int hex(char c) {
@@ -51,9 +55,12 @@ static const char *bad_path(const char *uri) {
         bool stop = end || (!encoded && (c == '?' || c == '/'));
         if (encoded && (c == '/' || c == '\\')) return "%2F";
         if (stop && dots == 2 && !other) return "a '..' segment";
-        if (stop) dots = other = 0;
-        else if (c == '.') dots++;
-        else other++;
+        if (stop)
+            dots = other = 0;
+        else if (c == '.')
+            dots++;
+        else
+            other++;
         if (end) return NULL;
         if (!encoded && c == '?') in_path = false;
     }
@@ -62,14 +69,22 @@ static const char *bad_path(const char *uri) {
 const char *srv_guard_verdict(const srv_guard *g, const char *method, const char *version, const char *raw_uri,
                               const char **ret_why) {
     const char *why = NULL;
-    if (g->bad_name) why = "white space in the name of a header";
-    else if (g->bad_value) why = "a NUL byte in a header";
-    else if (g->n_length > 1) why = "more than one Content-Length";
-    else if (g->bad_length) why = "Content-Length is no number";
-    else if (g->n_length && g->n_coding) why = "both Content-Length and Transfer-Encoding";
-    else if (g->n_coding > 1 || g->bad_coding) why = "Transfer-Encoding is not exactly 'chunked'";
-    else if (g->n_coding && strcmp(version, "HTTP/1.1")) why = "Transfer-Encoding needs HTTP/1.1";
-    else if (g->n_host > 1) why = "more than one Host";
+    if (g->bad_name)
+        why = "white space in the name of a header";
+    else if (g->bad_value)
+        why = "a NUL byte in a header";
+    else if (g->n_length > 1)
+        why = "more than one Content-Length";
+    else if (g->bad_length)
+        why = "Content-Length is no number";
+    else if (g->n_length && g->n_coding)
+        why = "both Content-Length and Transfer-Encoding";
+    else if (g->n_coding > 1 || g->bad_coding)
+        why = "Transfer-Encoding is not exactly 'chunked'";
+    else if (g->n_coding && strcmp(version, "HTTP/1.1"))
+        why = "Transfer-Encoding needs HTTP/1.1";
+    else if (g->n_host > 1)
+        why = "more than one Host";
     if (why) {
         *ret_why = why;
         return "bad_framing";
@@ -78,7 +93,8 @@ const char *srv_guard_verdict(const srv_guard *g, const char *method, const char
         *ret_why = why;
         return "bad_path";
     }
-    if ((!strcmp(method, "POST") || !strcmp(method, "PUT") || !strcmp(method, "PATCH")) && !g->n_length && !g->n_coding) {
+    if ((!strcmp(method, "POST") || !strcmp(method, "PUT") || !strcmp(method, "PATCH")) && !g->n_length &&
+        !g->n_coding) {
         *ret_why = "send Content-Length (0 for an empty body; curl: -d '')";
         return "length_required";
     }

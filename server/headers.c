@@ -8,8 +8,12 @@
 #include <string.h>
 #include <strings.h>
 
-static bool is_blank(char c) { return c == ' ' || c == '\t'; }
-static bool is_alnum(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+static bool is_blank(char c) {
+    return c == ' ' || c == '\t';
+}
+static bool is_alnum(char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
 
 static const char *skip(const char *p) {
     while (is_blank(*p)) p++;
@@ -21,7 +25,9 @@ typedef struct span {
     size_t n;
 } span;
 
-static bool span_is(span s, const char *word) { return s.n == strlen(word) && !strncasecmp(s.p, word, s.n); }
+static bool span_is(span s, const char *word) {
+    return s.n == strlen(word) && !strncasecmp(s.p, word, s.n);
+}
 
 /* Next piece up to an unquoted `stop` (or ';' inside an element), trimmed. Returns what follows, NULL at the end. */
 static const char *piece(const char *p, const char *stops, span *ret) {
@@ -29,9 +35,12 @@ static const char *piece(const char *p, const char *stops, span *ret) {
     p = skip(p);
     const char *start = p;
     for (; *p; p++) {
-        if (quoted && *p == '\\' && p[1]) p++;
-        else if (*p == '"') quoted = !quoted;
-        else if (!quoted && strchr(stops, *p)) break;
+        if (quoted && *p == '\\' && p[1])
+            p++;
+        else if (*p == '"')
+            quoted = !quoted;
+        else if (!quoted && strchr(stops, *p))
+            break;
     }
     const char *end = p;
     while (end > start && is_blank(end[-1])) end--;
@@ -88,9 +97,12 @@ int srv_accept_quality(const char *accept, const char *type) {
         if (!range.n) continue;
         any = true;
         if (q < 0) continue; /* a malformed weight makes that range unusable, not the header */
-        if (span_is(range, type)) rank = 3;
-        else if (range.n == major + 2 && !strncasecmp(range.p, type, major + 1) && range.p[range.n - 1] == '*') rank = 2;
-        else if (span_is(range, "*/*")) rank = 1;
+        if (span_is(range, type))
+            rank = 3;
+        else if (range.n == major + 2 && !strncasecmp(range.p, type, major + 1) && range.p[range.n - 1] == '*')
+            rank = 2;
+        else if (span_is(range, "*/*"))
+            rank = 1;
         if (rank > best_rank || (rank && rank == best_rank && q > best)) best = q, best_rank = rank;
     }
     return any ? best : 1000; /* an empty Accept says nothing */
@@ -111,8 +123,10 @@ void srv_prefer_parse(const char *value, srv_prefer *p) {
         span item, name, arg;
         value = piece(value, ",;", &item);
         split(item, &name, &arg);
-        if (span_is(name, "respond-async")) p->respond_async = true;
-        else if (span_is(name, "return") && span_is(arg, "minimal")) p->minimal = true;
+        if (span_is(name, "respond-async"))
+            p->respond_async = true;
+        else if (span_is(name, "return") && span_is(arg, "minimal"))
+            p->minimal = true;
         else if (span_is(name, "wait") && !p->has_wait && arg.n && arg.n < sizeof num) {
             memcpy(num, arg.p, arg.n);
             num[arg.n] = 0;
@@ -252,10 +266,12 @@ bool srv_host_name(const char *value, char *ret, size_t cap) {
         p++;
         n = strcspn(p, "]");
         if (p[n] != ']') return false;
-    } else n = strcspn(p, ":/");
+    } else
+        n = strcspn(p, ":/");
     const char *rest = p[n] == ']' ? p + n + 1 : p + n;
     if (*rest == ':')
-        for (rest++; *rest >= '0' && *rest <= '9'; rest++) {}
+        for (rest++; *rest >= '0' && *rest <= '9'; rest++) {
+        }
     if ((*rest && *rest != '/') || !n || n >= cap) return false;
     for (size_t i = 0; i < n; i++) ret[i] = (char)(p[i] >= 'A' && p[i] <= 'Z' ? p[i] - 'A' + 'a' : p[i]);
     ret[n] = 0;

@@ -1,6 +1,6 @@
-/* headers.h - small parsers for the request headers we understand. All take a NUL-terminated value that MHD already limited
- * in size, allocate nothing, and never fail hard: what is not well-formed is either "false" or ignored, as the RFC in the
- * comment says. */
+/* headers.h - small parsers for the request headers we understand. All take a NUL-terminated value that MHD already
+ * limited in size, allocate nothing, and never fail hard: what is not well-formed is either "false" or ignored, as the
+ * RFC in the comment says. */
 #ifndef SRV_HEADERS_H
 #define SRV_HEADERS_H
 
@@ -23,8 +23,8 @@ typedef struct srv_prefer { /* RFC 7240 */
 void srv_prefer_parse(const char *value, srv_prefer *p);
 
 typedef enum srv_range { SRV_RANGE_NONE, SRV_RANGE_OK, SRV_RANGE_UNSATISFIABLE } srv_range;
-/* A single byte range over `total` bytes (RFC 9110 14.1). Several ranges, other units and bad syntax are NONE: the whole is
- * sent. */
+/* A single byte range over `total` bytes (RFC 9110 14.1). Several ranges, other units and bad syntax are NONE: the
+ * whole is sent. */
 srv_range srv_range_parse(const char *value, uint64_t total, uint64_t *ret_first, uint64_t *ret_len);
 
 /* Does an If-None-Match / If-Match list hold this tag (weak comparison)? etag as sent, with quotes. "*" matches. */
@@ -36,7 +36,7 @@ srv_digest srv_digest_parse(const char *value, uint8_t ret[32]);
 #define SRV_DIGEST_TEXT 64 /* "sha-256=:" 44 ":" */
 void srv_digest_format(const uint8_t sha[32], char ret[SRV_DIGEST_TEXT]);
 
-bool srv_request_id_ok(const char *s); /* 1..64 of letters, digits and -_.:+/= */
+bool srv_request_id_ok(const char *s);      /* 1..64 of letters, digits and -_.:+/= */
 bool srv_idempotency_key_ok(const char *s); /* 1..255 printable ASCII; the draft's quotes are part of it */
 
 #define SRV_TRACE 56

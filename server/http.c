@@ -1,10 +1,10 @@
 /* http.c - see http.h.
  *
- * A request is made when its request line has been read (MHD_OPTION_URI_LOG_CALLBACK, which also gives the raw path) and ends
- * in on_completed(), the only place that cleans up. In between on_request() is called with the header only, for each piece of
- * the body, once more when all is read, and once more after each resume. libmicrohttpd takes an answer only with the header
- * or at the end, so a refusal in the middle of a body is written to the socket by hand and the rest is soaked up for two
- * seconds, so that the client reads the answer before it sees the connection reset. */
+ * A request is made when its request line has been read (MHD_OPTION_URI_LOG_CALLBACK, which also gives the raw path)
+ * and ends in on_completed(), the only place that cleans up. In between on_request() is called with the header only,
+ * for each piece of the body, once more when all is read, and once more after each resume. libmicrohttpd takes an
+ * answer only with the header or at the end, so a refusal in the middle of a body is written to the socket by hand and
+ * the rest is soaked up for two seconds, so that the client reads the answer before it sees the connection reset. */
 #include "server/http.h"
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
@@ -48,7 +48,9 @@ void srv_http_suspend(srv_req *r) {
     MHD_suspend_connection(r->conn);
 }
 
-void srv_http_resume(void *conn) { MHD_resume_connection(conn); }
+void srv_http_resume(void *conn) {
+    MHD_resume_connection(conn);
+}
 
 /* --- connections and requests come and go --- */
 
@@ -101,8 +103,8 @@ static void on_completed(void *arg, struct MHD_Connection *conn, void **con_cls,
     double ms = (double)(dr_clock_ns() - r->started_ns) / 1e6;
     bool left = !r->status || (code != MHD_REQUEST_TERMINATED_COMPLETED_OK && r->queued);
     int status = left ? 499 : r->status; /* 499: for log and counters only */
-    dr_log(status >= 500 ? DR_LOG_WARN : DR_LOG_INFO, r->id, "%s %s %d %zu bytes in %.1f ms", r->method ? r->method : "?",
-           r->path ? r->path : "?", status, r->reply.len, ms);
+    dr_log(status >= 500 ? DR_LOG_WARN : DR_LOG_INFO, r->id, "%s %s %d %zu bytes in %.1f ms",
+           r->method ? r->method : "?", r->path ? r->path : "?", status, r->reply.len, ms);
     srv_count_status(t, status == 499 ? 463 : status);
     srv_hist_add(&t->request, ms / 1e3);
     atomic_fetch_sub(&t->requests_active, 1);
@@ -120,8 +122,8 @@ static void on_completed(void *arg, struct MHD_Connection *conn, void **con_cls,
 
 /* --- begin: everything that needs no body --- */
 
-static enum MHD_Result see_header(void *arg, enum MHD_ValueKind kind, const char *key, size_t key_len, const char *value,
-                                  size_t value_len) {
+static enum MHD_Result see_header(void *arg, enum MHD_ValueKind kind, const char *key, size_t key_len,
+                                  const char *value, size_t value_len) {
     (void)kind;
     srv_guard_header(arg, key, key_len, value, value_len);
     return MHD_YES;
@@ -130,9 +132,11 @@ static enum MHD_Result see_header(void *arg, enum MHD_ValueKind kind, const char
 static void identify(srv_req *r) {
     uint64_t rnd[4] = {0};
     uint8_t raw[12];
-    if (getrandom(rnd, sizeof rnd, GRND_NONBLOCK) < 0) rnd[0] = (uint64_t)dr_clock_ns(), rnd[1] = (uint64_t)(uintptr_t)r;
+    if (getrandom(rnd, sizeof rnd, GRND_NONBLOCK) < 0)
+        rnd[0] = (uint64_t)dr_clock_ns(), rnd[1] = (uint64_t)(uintptr_t)r;
     const char *id = srv_header(r, "X-Request-Id");
-    if (srv_request_id_ok(id)) snprintf(r->id, sizeof r->id, "%s", id);
+    if (srv_request_id_ok(id))
+        snprintf(r->id, sizeof r->id, "%s", id);
     else {
         memcpy(raw, rnd, sizeof raw);
         memcpy(r->id, "req-", 4);
@@ -210,7 +214,8 @@ static enum MHD_Result on_data(srv_req *r, const char *data, size_t *len) {
     srv_next next = r->route->data ? r->route->data(r, data, n) : small_body(r, data, n);
     if (next == SRV_GO) return MHD_YES;
     r->refused = true;
-    if (next != SRV_REPLY || !srv_peer_phase(r->peer, SRV_PHASE_LINGER) || !srv_reply_raw(r, r->peer->fd)) return MHD_NO;
+    if (next != SRV_REPLY || !srv_peer_phase(r->peer, SRV_PHASE_LINGER) || !srv_reply_raw(r, r->peer->fd))
+        return MHD_NO;
     return MHD_YES;
 }
 
@@ -219,9 +224,12 @@ static enum MHD_Result on_data(srv_req *r, const char *data, size_t *len) {
 static enum MHD_Result act(srv_req *r, srv_next next, bool close_after) {
     switch (next) {
     case SRV_GO:
-    case SRV_PARK: return MHD_YES;
-    case SRV_REPLY: return srv_reply_queue(r, close_after);
-    default: return MHD_NO;
+    case SRV_PARK:
+        return MHD_YES;
+    case SRV_REPLY:
+        return srv_reply_queue(r, close_after);
+    default:
+        return MHD_NO;
     }
 }
 
@@ -256,13 +264,15 @@ void srv_http_too_slow(void *arg, int fd) {
     srv_app *app = arg;
     srv_problem p;
     char head[256];
-    srv_problem_make(&p, "body_too_slow", "the body came in slower than %lld bytes a second", (long long)app->cfg->body_rate_min);
+    srv_problem_make(&p, "body_too_slow", "the body came in slower than %lld bytes a second",
+                     (long long)app->cfg->body_rate_min);
     char *body = srv_problem_text(&p, NULL);
     srv_count(&app->tele, SRV_BODIES_SLOW, 1);
     if (!body) return;
     int n = snprintf(head, sizeof head,
                      "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
-                     "Content-Length: %zu\r\n\r\n", strlen(body));
+                     "Content-Length: %zu\r\n\r\n",
+                     strlen(body));
     if (send(fd, head, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT | MSG_MORE) == n)
         (void)!send(fd, body, strlen(body), MSG_NOSIGNAL | MSG_DONTWAIT);
     dr_free(body);
@@ -290,7 +300,10 @@ dr_status srv_http_open(srv_app *app, int listen_fd, const srv_route *table, siz
                         dr_error *err) {
     const srv_config *cfg = app->cfg;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned threads = cfg->http_threads ? (unsigned)cfg->http_threads : cores < 2 ? 2 : cores > 4 ? 4 : (unsigned)cores;
+    unsigned threads = cfg->http_threads ? (unsigned)cfg->http_threads
+                       : cores < 2       ? 2
+                       : cores > 4       ? 4
+                                         : (unsigned)cores;
     pthread_condattr_t attr;
     srv_http *h = dr_calloc(1, sizeof *h);
     if (!h) {
@@ -306,13 +319,14 @@ dr_status srv_http_open(srv_app *app, int listen_fd, const srv_route *table, siz
     app->http = h;
     raise_fd_limit(cfg->connections_max);
     h->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request,
-        h, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_THREAD_POOL_SIZE, threads,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)131072, MHD_OPTION_CONNECTION_MEMORY_INCREMENT, (size_t)65536,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)cfg->connections_max, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-        (unsigned)cfg->connections_per_ip, MHD_OPTION_CONNECTION_TIMEOUT, 30u, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h, MHD_OPTION_NOTIFY_COMPLETED,
-        on_completed, h, MHD_OPTION_END);
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+        on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, listen_fd,
+        MHD_OPTION_THREAD_POOL_SIZE, threads, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)131072,
+        MHD_OPTION_CONNECTION_MEMORY_INCREMENT, (size_t)65536, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)cfg->connections_max, MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)cfg->connections_per_ip,
+        MHD_OPTION_CONNECTION_TIMEOUT, 30u, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_CONNECTION,
+        on_connection, h, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
+        MHD_OPTION_END);
     if (!h->daemon) {
         close(listen_fd);
         h->listen_fd = -1;

@@ -1,5 +1,5 @@
-/* http.h - the libmicrohttpd daemon: connections, the life of a request, and an end without suspended connections (which
- * libmicrohttpd answers with abort()). */
+/* http.h - the libmicrohttpd daemon: connections, the life of a request, and an end without suspended connections
+ * (which libmicrohttpd answers with abort()). */
 #ifndef SRV_HTTP_H
 #define SRV_HTTP_H
 
@@ -7,16 +7,16 @@
 
 typedef struct srv_http srv_http;
 
-/* Takes listen_fd, also on failure. table: the routes; borrowed. app->watch must have been opened with srv_http_resume and
- * srv_http_too_slow. */
+/* Takes listen_fd, also on failure. table: the routes; borrowed. app->watch must have been opened with srv_http_resume
+ * and srv_http_too_slow. */
 DR_MUSTUSE dr_status srv_http_open(srv_app *app, int listen_fd, const srv_route *table, size_t n_routes, srv_http **ret,
                                    dr_error *err);
-/* Stop accepting; wake all that wait; wait until nothing is suspended and, for at most grace_ms, until every answer is out;
- * then stop. NULL is fine. */
+/* Stop accepting; wake all that wait; wait until nothing is suspended and, for at most grace_ms, until every answer is
+ * out; then stop. NULL is fine. */
 void srv_http_close(srv_http *h, int64_t grace_ms);
 
-void srv_http_suspend(srv_req *r);           /* used by srv_wait and srv_call_park only */
-void srv_http_resume(void *conn);            /* for srv_watch_opts */
-void srv_http_too_slow(void *app, int fd);   /* likewise: writes a 408 */
+void srv_http_suspend(srv_req *r);         /* used by srv_wait and srv_call_park only */
+void srv_http_resume(void *conn);          /* for srv_watch_opts */
+void srv_http_too_slow(void *app, int fd); /* likewise: writes a 408 */
 
 #endif

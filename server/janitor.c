@@ -8,9 +8,9 @@
 #include <pthread.h>
 #include <time.h>
 
-#define ROUND_MS 1000
+#define ROUND_MS    1000
 #define PRUNE_EVERY 10
-#define BATCH 500
+#define BATCH       500
 
 struct srv_janitor {
     srv_app *app;
@@ -76,7 +76,8 @@ static void *run(void *arg) {
         int64_t end = dr_clock_ns() + ROUND_MS * INT64_C(1000000);
         struct timespec ts = {.tv_sec = end / 1000000000, .tv_nsec = end % 1000000000};
         pthread_mutex_lock(&j->mu);
-        while (!j->stop && pthread_cond_timedwait(&j->cond, &j->mu, &ts) != ETIMEDOUT) {}
+        while (!j->stop && pthread_cond_timedwait(&j->cond, &j->mu, &ts) != ETIMEDOUT) {
+        }
         bool stop = j->stop;
         pthread_mutex_unlock(&j->mu);
         if (stop) return NULL;

@@ -1,5 +1,5 @@
-/* janitor.h - one thread for what must happen now and then: signs of life of running jobs, retention, expiry, and the count
- * of waiting jobs set right. At start it also makes files and rows agree. */
+/* janitor.h - one thread for what must happen now and then: signs of life of running jobs, retention, expiry, and the
+ * count of waiting jobs set right. At start it also makes files and rows agree. */
 #ifndef SRV_JANITOR_H
 #define SRV_JANITOR_H
 

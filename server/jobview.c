@@ -12,9 +12,15 @@ static json_t *time_or_null(int64_t ms) {
     return json_string(text);
 }
 
-static json_t *text_or_null(const char *s) { return *s ? json_string(s) : json_null(); }
-static json_t *int_or_null(int64_t n) { return n ? json_integer(n) : json_null(); }
-static json_t *ms_or_null(double ms) { return ms >= 0 ? json_real(ms) : json_null(); }
+static json_t *text_or_null(const char *s) {
+    return *s ? json_string(s) : json_null();
+}
+static json_t *int_or_null(int64_t n) {
+    return n ? json_integer(n) : json_null();
+}
+static json_t *ms_or_null(double ms) {
+    return ms >= 0 ? json_real(ms) : json_null();
+}
 
 static json_t *parsed(const char *text) {
     json_t *o = text ? json_loads(text, 0, NULL) : NULL;
@@ -49,8 +55,8 @@ json_t *srv_job_json(srv_app *app, const db_job *job) {
     json_t *o = json_object(), *times = json_object(), *result = json_null();
     for (int i = 0; i < DB_N_TIMINGS; i++) json_object_set_new(times, timing[i], ms_or_null(job->timings_ms[i]));
     if (job->has_result)
-        result = json_pack("{s:s, s:I, s:s}", "format", job->result.format, "bytes", (json_int_t)job->result.bytes, "sha256",
-                           job->result.sha256);
+        result = json_pack("{s:s, s:I, s:s}", "format", job->result.format, "bytes", (json_int_t)job->result.bytes,
+                           "sha256", job->result.sha256);
     json_object_set_new(o, "id", json_string(job->id));
     json_object_set_new(o, "type", json_string(job->type));
     json_object_set_new(o, "state", json_string(db_state_name(job->state)));
@@ -94,7 +100,8 @@ static void server_timing(srv_req *r, const db_job *job) {
     size_t n = 0;
     for (int i = 0; i < DB_N_TIMINGS; i++)
         if (job->timings_ms[i] >= 0 && n < sizeof text)
-            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s;dur=%.1f", n ? ", " : "", name[i], job->timings_ms[i]);
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s;dur=%.1f", n ? ", " : "", name[i],
+                                  job->timings_ms[i]);
     if (n) srv_reply_header(r, "Server-Timing", "%s", text);
 }
 
@@ -107,7 +114,8 @@ static void picture_headers(srv_req *r, const db_job *job, const char *etag, boo
     srv_reply_header(r, "Accept-Ranges", "bytes");
     if (dr_unhex(job->result.sha256, 32, sha)) {
         srv_digest_format(sha, digest);
-        srv_reply_header(r, whole ? "Content-Digest" : "Repr-Digest", "%s", digest); /* RFC 9530: of these bytes or of all */
+        srv_reply_header(r, whole ? "Content-Digest" : "Repr-Digest", "%s",
+                         digest); /* RFC 9530: of these bytes or of all */
     }
     srv_reply_header(r, "Content-Disposition", "attachment; filename=\"%s.%s\"", job->id, jpeg ? "jpg" : "png");
     srv_reply_header(r, "X-Derain-Model", "%s/%lld", job->model.name, (long long)job->model.version);
@@ -141,9 +149,12 @@ srv_next srv_job_picture(srv_req *r, const db_job *job) {
         return srv_reply_file(r, 206, type, fd, first, len);
     case SRV_RANGE_UNSATISFIABLE:
         srv_reply_header(r, "Content-Range", "bytes */%llu", (unsigned long long)total);
-        srv_next next = srv_reply_error(r, "range_not_satisfiable", "the result has %llu bytes", (unsigned long long)total);
+        srv_next next =
+            srv_reply_error(r, "range_not_satisfiable", "the result has %llu bytes", (unsigned long long)total);
         close(fd);
         return next;
-    default: picture_headers(r, job, etag, true); return srv_reply_file(r, 200, type, fd, 0, total);
+    default:
+        picture_headers(r, job, etag, true);
+        return srv_reply_file(r, 200, type, fd, 0, total);
     }
 }

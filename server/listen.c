@@ -10,8 +10,10 @@
 #include <unistd.h>
 
 static bool is_loopback(const struct sockaddr *sa) {
-    if (sa->sa_family == AF_INET) return (ntohl(((const struct sockaddr_in *)(const void *)sa)->sin_addr.s_addr) >> 24) == 127;
-    return sa->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr);
+    if (sa->sa_family == AF_INET)
+        return (ntohl(((const struct sockaddr_in *)(const void *)sa)->sin_addr.s_addr) >> 24) == 127;
+    return sa->sa_family == AF_INET6 &&
+           IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr);
 }
 
 static dr_status look_up(const srv_address *a, struct addrinfo **ret, dr_error *err) {
@@ -28,8 +30,10 @@ dr_status srv_address_parse(const char *text, srv_address *ret, dr_error *err) {
     const char *colon = strrchr(text, ':');
     size_t n = colon ? (size_t)(colon - text) : 0;
     const char *host = text;
-    if (n >= 2 && host[0] == '[' && host[n - 1] == ']') host++, n -= 2;
-    else if (colon && memchr(text, ':', n)) colon = NULL; /* an IPv6 address without brackets */
+    if (n >= 2 && host[0] == '[' && host[n - 1] == ']')
+        host++, n -= 2;
+    else if (colon && memchr(text, ':', n))
+        colon = NULL; /* an IPv6 address without brackets */
     if (!colon || n >= sizeof a.host || !dr_parse_int(colon + 1, 0, 65535, &port))
         return dr_fail(err, DR_INVALID, "listen must be HOST:PORT, not '%.100s'", text);
     memcpy(a.host, host, n);
@@ -64,8 +68,8 @@ dr_status srv_listen(const srv_address *a, int *ret_fd, char ret_url[320], dr_er
     fd = socket(p->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) || bind(fd, p->ai_addr, p->ai_addrlen) ||
         listen(fd, 256))
-        s = dr_fail_as(err, DR_UNAVAILABLE, errno == EADDRINUSE ? "port_in_use" : "cannot_listen", "cannot listen on %s:%s: %s",
-                       *a->host ? a->host : "*", a->port, strerror(errno));
+        s = dr_fail_as(err, DR_UNAVAILABLE, errno == EADDRINUSE ? "port_in_use" : "cannot_listen",
+                       "cannot listen on %s:%s: %s", *a->host ? a->host : "*", a->port, strerror(errno));
     freeaddrinfo(list);
     if (!s) s = name_of(fd, ret_url, err);
     if (s) {

@@ -10,6 +10,7 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *what;
 } commands[] = {
+    {"serve", srv_cmd_serve, "run the HTTP service"},
     {"run", srv_cmd_run, "derain one picture"},
     {"train", srv_cmd_train, "train a generator from unpaired pictures"},
     {"eval", srv_cmd_eval, "score a model on pairs of rainy and clean pictures"},

@@ -1,8 +1,8 @@
 /* multipart.c - see multipart.h.
  *
  * States: PREAMBLE (looking for the first delimiter), AFTER (behind a delimiter: "--" ends, CRLF opens a part), HEADER
- * (lines up to an empty one), BODY (bytes until the next delimiter), EPILOGUE. The first delimiter may stand at the very
- * start without its CRLF: `held` begins as if a CRLF had been read. */
+ * (lines up to an empty one), BODY (bytes until the next delimiter), EPILOGUE. The first delimiter may stand at the
+ * very start without its CRLF: `held` begins as if a CRLF had been read. */
 #include "server/multipart.h"
 #include <string.h>
 #include <strings.h>
@@ -13,7 +13,8 @@ static dr_status broken(dr_error *err, const char *why) {
     return dr_fail_as(err, DR_INVALID, "bad_multipart", "the form is broken: %s", why);
 }
 
-dr_status srv_multipart_init(srv_multipart *m, const char *boundary, srv_multipart_sink sink, void *arg, dr_error *err) {
+dr_status srv_multipart_init(srv_multipart *m, const char *boundary, srv_multipart_sink sink, void *arg,
+                             dr_error *err) {
     size_t n = strlen(boundary);
     if (!n || n > SRV_BOUNDARY_MAX || boundary[n - 1] == ' ') return broken(err, "no usable boundary in Content-Type");
     for (size_t i = 0; i < n; i++)
@@ -69,7 +70,8 @@ static bool param(const char *line, const char *name, char *ret, size_t cap) {
         bool quoted = false;
         if (hit) p += n + 1;
         for (; *p && (quoted || *p != ';'); p++) {
-            if (*p == '"') quoted = !quoted;
+            if (*p == '"')
+                quoted = !quoted;
             else if (hit) {
                 if (quoted && *p == '\\' && p[1]) p++;
                 if (out + 1 >= cap) return false;
@@ -99,8 +101,8 @@ static dr_status header_line(srv_multipart *m, char *line, dr_error *err) {
     if (m->named) return broken(err, "a part has two Content-Disposition lines");
     if (!param(line, "name", name, sizeof name)) return broken(err, "a part has no name");
     if (strcmp(name, "image"))
-        return dr_fail_as(err, DR_INVALID, "unknown_field", "unknown field '%.40s' in the form; the picture goes in 'image'",
-                          name);
+        return dr_fail_as(err, DR_INVALID, "unknown_field",
+                          "unknown field '%.40s' in the form; the picture goes in 'image'", name);
     if (m->seen) return broken(err, "more than one 'image'");
     m->named = true;
     return DR_OK;
@@ -131,9 +133,12 @@ static dr_status after_byte(srv_multipart *m, char c, dr_error *err) {
         m->held[m->n_held++] = c;
         return DR_OK;
     }
-    if (m->n_held == 1 && m->held[0] == '-' && c == '-') m->done = true, m->state = EPILOGUE;
-    else if (m->n_held == 1 && m->held[0] == '\r' && c == '\n') m->state = HEADER, m->named = false, m->header_bytes = 0;
-    else return broken(err, "garbage behind a boundary");
+    if (m->n_held == 1 && m->held[0] == '-' && c == '-')
+        m->done = true, m->state = EPILOGUE;
+    else if (m->n_held == 1 && m->held[0] == '\r' && c == '\n')
+        m->state = HEADER, m->named = false, m->header_bytes = 0;
+    else
+        return broken(err, "garbage behind a boundary");
     m->n_held = 0;
     return DR_OK;
 }
@@ -144,10 +149,17 @@ dr_status srv_multipart_feed(srv_multipart *m, const char *data, size_t len, dr_
         used = 1;
         switch (m->state) {
         case PREAMBLE:
-        case BODY: s = scan(m, data + i, len - i, &used, err); break;
-        case AFTER: s = after_byte(m, data[i], err); break;
-        case HEADER: s = header_byte(m, data[i], err); break;
-        default: return DR_OK;
+        case BODY:
+            s = scan(m, data + i, len - i, &used, err);
+            break;
+        case AFTER:
+            s = after_byte(m, data[i], err);
+            break;
+        case HEADER:
+            s = header_byte(m, data[i], err);
+            break;
+        default:
+            return DR_OK;
         }
     }
     return s;

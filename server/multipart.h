@@ -1,5 +1,5 @@
-/* multipart.h - a streaming reader of multipart/form-data (RFC 7578): fed in pieces of any size, it hands on the bytes of
- * the one field that carries the picture and keeps nothing but a window as long as the boundary.
+/* multipart.h - a streaming reader of multipart/form-data (RFC 7578): fed in pieces of any size, it hands on the bytes
+ * of the one field that carries the picture and keeps nothing but a window as long as the boundary.
  *
  * Exactly one part named "image" is allowed, and no other part; preamble and epilogue are skipped. */
 #ifndef SRV_MULTIPART_H
@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define SRV_BOUNDARY_MAX 70     /* RFC 2046 */
+#define SRV_BOUNDARY_MAX    70   /* RFC 2046 */
 #define SRV_PART_HEADER_MAX 8192 /* header bytes of a part */
 
 typedef dr_status (*srv_multipart_sink)(void *arg, const void *data, size_t len, dr_error *err);

@@ -8,7 +8,8 @@
 const srv_problem_row srv_problem_rows[] = {
     {"bad_request", 400, false, "Bad request", "The request is not well-formed."},
     {"bad_framing", 400, false, "Ambiguous message framing",
-     "The header leaves open where the body ends: two Content-Length, Content-Length with Transfer-Encoding, a transfer coding "
+     "The header leaves open where the body ends: two Content-Length, Content-Length with Transfer-Encoding, a "
+     "transfer coding "
      "other than chunked, or white space in a header's name. The connection is closed."},
     {"bad_path", 400, false, "Path not allowed", "The path holds %00, %2F or a '..' segment."},
     {"empty_body", 400, false, "Empty body", "A picture was expected in the body and there was not one byte."},
@@ -18,16 +19,19 @@ const srv_problem_row srv_problem_rows[] = {
     {"bad_idempotency_key", 400, false, "Bad Idempotency-Key", "The key must be 1 to 255 printable ASCII characters."},
     {"unauthorized", 401, false, "No or unknown token", "Send one of the daemon's tokens as Authorization: Bearer."},
     {"foreign_host", 403, false, "Host not allowed",
-     "A daemon on a loopback address answers only requests made to a loopback name, so that a web page cannot reach it by a "
+     "A daemon on a loopback address answers only requests made to a loopback name, so that a web page cannot reach it "
+     "by a "
      "name of its own. The setting allowed_hosts adds names."},
-    {"foreign_origin", 403, false, "Origin not allowed", "A web page of another site may not use a daemon on a loopback address."},
+    {"foreign_origin", 403, false, "Origin not allowed",
+     "A web page of another site may not use a daemon on a loopback address."},
     {"not_found", 404, false, "Not found", "There is nothing under this path."},
     {"job_not_found", 404, false, "No such job", "No job ever had this id."},
     {"model_not_found", 404, false, "No such model", "This daemon serves no model of that name and version."},
     {"method_not_allowed", 405, false, "Method not allowed", "The path exists; the Allow header lists its methods."},
     {"not_acceptable", 406, false, "No acceptable format", "Accept rules out every form in which this answer exists."},
     {"alpha_jpeg", 406, false, "JPEG cannot hold transparency", "The picture has an alpha channel; ask for PNG."},
-    {"body_too_slow", 408, true, "Body too slow", "The body came in slower than the least rate; the connection is closed."},
+    {"body_too_slow", 408, true, "Body too slow",
+     "The body came in slower than the least rate; the connection is closed."},
     {"conflict", 409, false, "Conflict", "The state of the thing does not allow this."},
     {"job_exists", 409, false, "Job exists", "A job with this id is there already."},
     {"job_running", 409, true, "Job is running", "A running job cannot be erased; cancel it first."},
@@ -41,29 +45,39 @@ const srv_problem_row srv_problem_rows[] = {
     {"length_required", 411, false, "Length required",
      "POST and PUT need a Content-Length or Transfer-Encoding: chunked, also where the body is empty (curl: -d '')."},
     {"body_too_large", 413, false, "Body too large", "The body has more bytes than this resource takes."},
-    {"image_too_large", 413, false, "Picture too large", "The picture passes a limit; limit, actual and setting say which."},
+    {"image_too_large", 413, false, "Picture too large",
+     "The picture passes a limit; limit, actual and setting say which."},
     {"memory", 413, false, "Picture needs too much memory", "Working on this picture would take more than mem_budget."},
-    {"unsupported_format", 415, false, "Unknown picture format", "The bytes are no PNG and no JPEG. Their beginning decides, not Content-Type."},
+    {"unsupported_format", 415, false, "Unknown picture format",
+     "The bytes are no PNG and no JPEG. Their beginning decides, not Content-Type."},
     {"unsupported_color", 415, false, "Unsupported colours", "CMYK and other four-ink JPEG files are not supported."},
     {"unsupported_encoding", 415, false, "Content-Encoding not supported", "Send the body without a content coding."},
     {"range_not_satisfiable", 416, false, "Range not satisfiable", "The range begins behind the end of the result."},
-    {"image_corrupt", 422, false, "Picture is damaged", "The file is cut off or its data does not match its checksums."},
+    {"image_corrupt", 422, false, "Picture is damaged",
+     "The file is cut off or its data does not match its checksums."},
     {"image_too_small", 422, false, "Picture too small", "Both sides must have at least 16 pixels."},
-    {"unknown_parameter", 422, false, "Unknown parameter", "The query holds a parameter that this resource does not have."},
-    {"invalid_parameter", 422, false, "Invalid parameter", "A parameter has a value that is not allowed, or stands there twice."},
+    {"unknown_parameter", 422, false, "Unknown parameter",
+     "The query holds a parameter that this resource does not have."},
+    {"invalid_parameter", 422, false, "Invalid parameter",
+     "A parameter has a value that is not allowed, or stands there twice."},
     {"unknown_member", 422, false, "Unknown member", "The JSON body holds a member that this resource does not have."},
     {"invalid_member", 422, false, "Invalid member", "A member of the JSON body has the wrong type or value."},
     {"unknown_field", 422, false, "Unknown form field", "The form may hold one field, 'image'."},
     {"bad_cursor", 422, false, "Bad cursor", "The cursor was not made by this service; begin without one."},
-    {"digest_mismatch", 422, true, "Body differs from its digest", "The body's SHA-256 is not the one in Content-Digest: it was damaged on its way."},
-    {"idempotency_key_reused", 422, false, "Idempotency-Key reused", "The key came before with another method, path or body."},
+    {"digest_mismatch", 422, true, "Body differs from its digest",
+     "The body's SHA-256 is not the one in Content-Digest: it was damaged on its way."},
+    {"idempotency_key_reused", 422, false, "Idempotency-Key reused",
+     "The key came before with another method, path or body."},
     {"queue_full", 429, true, "Queue full", "queue_max jobs are waiting; come back after Retry-After seconds."},
-    {"internal", 500, true, "Internal error", "Something failed inside the service; its log has the details under the incident id."},
-    {"crashed_repeatedly", 500, false, "Job crashed repeatedly", "The daemon ended job_attempts_max times while it worked on this job."},
+    {"internal", 500, true, "Internal error",
+     "Something failed inside the service; its log has the details under the incident id."},
+    {"crashed_repeatedly", 500, false, "Job crashed repeatedly",
+     "The daemon ended job_attempts_max times while it worked on this job."},
     {"input_missing", 500, false, "Input is missing", "The uploaded file of this job is no longer there."},
     {"draining", 503, true, "Shutting down", "The service is about to stop and takes no new work."},
     {"not_serving", 503, true, "Not ready", "The service is starting or cannot reach its store."},
-    {"deadline_exceeded", 504, true, "Took too long", "The picture was not done in time; the job goes on and can be asked for."},
+    {"deadline_exceeded", 504, true, "Took too long",
+     "The picture was not done in time; the job goes on and can be asked for."},
     {"job_expired", 504, false, "Job expired", "The job's deadline passed before it was its turn."},
     {"disk_full", 507, true, "No disk space", "The disk is too full to take new work."},
     {"out_of_memory", 507, true, "Out of memory", "The machine had no memory left for this."},
@@ -88,21 +102,34 @@ void srv_problem_make(srv_problem *p, const char *code, const char *fmt, ...) {
     va_end(ap);
 }
 
-void srv_problem_point(srv_problem *p, const char *pointer) { snprintf(p->pointer, sizeof p->pointer, "%s", pointer); }
+void srv_problem_point(srv_problem *p, const char *pointer) {
+    snprintf(p->pointer, sizeof p->pointer, "%s", pointer);
+}
 
 static const char *code_of(dr_status s) {
     switch (s) {
-    case DR_INVALID: return "bad_request";
-    case DR_UNSUPPORTED: return "unsupported_format";
-    case DR_TOO_LARGE: return "image_too_large";
-    case DR_NOT_FOUND: return "not_found";
-    case DR_CONFLICT: return "conflict";
-    case DR_BUSY: return "queue_full";
-    case DR_CANCELLED: return "job_cancelled";
-    case DR_NOMEM: return "out_of_memory";
-    case DR_NOSPACE: return "disk_full";
-    case DR_UNAVAILABLE: return "not_serving";
-    default: return "internal";
+    case DR_INVALID:
+        return "bad_request";
+    case DR_UNSUPPORTED:
+        return "unsupported_format";
+    case DR_TOO_LARGE:
+        return "image_too_large";
+    case DR_NOT_FOUND:
+        return "not_found";
+    case DR_CONFLICT:
+        return "conflict";
+    case DR_BUSY:
+        return "queue_full";
+    case DR_CANCELLED:
+        return "job_cancelled";
+    case DR_NOMEM:
+        return "out_of_memory";
+    case DR_NOSPACE:
+        return "disk_full";
+    case DR_UNAVAILABLE:
+        return "not_serving";
+    default:
+        return "internal";
     }
 }
 
@@ -122,9 +149,13 @@ void srv_problem_from(srv_problem *p, dr_status s, const dr_error *err) {
     }
 }
 
-static void set(json_t *o, const char *key, json_t *v, bool *ok) { *ok = !json_object_set_new(o, key, v) && *ok; }
+static void set(json_t *o, const char *key, json_t *v, bool *ok) {
+    *ok = !json_object_set_new(o, key, v) && *ok;
+}
 
-static json_t *text_or_null(const char *s) { return s && *s ? json_string(s) : json_null(); }
+static json_t *text_or_null(const char *s) {
+    return s && *s ? json_string(s) : json_null();
+}
 
 json_t *srv_problem_json(const srv_problem *p, const char *request_id) {
     char type[80] = "/errors/", instance[96];

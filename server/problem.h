@@ -1,5 +1,5 @@
-/* problem.h - every error the service can answer: one table of stable codes with HTTP status, title and explanation, and the
- * RFC 9457 object made from it. Job failures store the very same object.
+/* problem.h - every error the service can answer: one table of stable codes with HTTP status, title and explanation,
+ * and the RFC 9457 object made from it. Job failures store the very same object.
  *
  * Causes of kind 500 show no inner text: the detail goes to the log, the answer names the incident (the request id). */
 #ifndef SRV_PROBLEM_H

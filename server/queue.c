@@ -2,6 +2,7 @@
 #include "server/queue.h"
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -74,6 +75,7 @@ srv_running *srv_queue_start(srv_queue *q, const char *id, int64_t epoch) {
     pthread_mutex_lock(&q->mu);
     for (int i = 0; i < q->workers && !slot; i++)
         if (!q->slots[i].used) slot = &q->slots[i];
+    assert(slot); /* a worker runs one job at a time */
     snprintf(slot->id, sizeof slot->id, "%s", id);
     slot->epoch = epoch;
     atomic_store(&slot->cancel, false);
@@ -157,7 +159,9 @@ bool srv_queue_stopping(srv_queue *q) {
     return stop;
 }
 
-static void blend(double *avg, double x) { *avg = *avg > 0 ? 0.8 * *avg + 0.2 * x : x; }
+static void blend(double *avg, double x) {
+    *avg = *avg > 0 ? 0.8 * *avg + 0.2 * x : x;
+}
 
 void srv_queue_learn(srv_queue *q, double seconds, double mpix) {
     pthread_mutex_lock(&q->mu);
@@ -190,8 +194,12 @@ int srv_queue_retry_after(srv_queue *q, int64_t ahead) {
     return s < 1 ? 1 : s > 3600 ? 3600 : (int)s;
 }
 
-void srv_queue_count_add(srv_queue *q, int64_t n) { atomic_fetch_add(&q->count, n); }
-void srv_queue_count_set(srv_queue *q, int64_t n) { atomic_store(&q->count, n); }
+void srv_queue_count_add(srv_queue *q, int64_t n) {
+    atomic_fetch_add(&q->count, n);
+}
+void srv_queue_count_set(srv_queue *q, int64_t n) {
+    atomic_store(&q->count, n);
+}
 int64_t srv_queue_count(srv_queue *q) {
     int64_t n = atomic_load(&q->count);
     return n > 0 ? n : 0;

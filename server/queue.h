@@ -1,5 +1,5 @@
-/* queue.h - what is shared between requests and workers beside the store: a doorbell, the jobs running now with their cancel
- * flags, and measured times. The queue itself is the store's; nothing here must survive a crash. */
+/* queue.h - what is shared between requests and workers beside the store: a doorbell, the jobs running now with their
+ * cancel flags, and measured times. The queue itself is the store's; nothing here must survive a crash. */
 #ifndef SRV_QUEUE_H
 #define SRV_QUEUE_H
 
@@ -14,8 +14,8 @@ typedef struct srv_queue srv_queue;
 typedef struct srv_running { /* a slot: one a worker */
     char id[DB_ID];
     int64_t epoch;
-    atomic_bool cancel;       /* the engine looks at it */
-    atomic_bool put_back;     /* cancelled for an orderly stop: queue it again */
+    atomic_bool cancel;   /* the engine looks at it */
+    atomic_bool put_back; /* cancelled for an orderly stop: queue it again */
     _Atomic float progress;
     bool used;
 } srv_running;

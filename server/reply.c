@@ -1,5 +1,5 @@
-/* reply.c - answers: JSON, bytes, files, problems. A handler fills r->reply; http.c sends it through libmicrohttpd, or, where
- * a body is refused half-way (libmicrohttpd takes no answer then), srv_reply_raw() writes it to the socket. */
+/* reply.c - answers: JSON, bytes, files, problems. A handler fills r->reply; http.c sends it through libmicrohttpd, or,
+ * where a body is refused half-way (libmicrohttpd takes no answer then), srv_reply_raw() writes it to the socket. */
 #include "core/base/alloc.h"
 #include "core/base/log.h"
 #include "server/request.h"
@@ -67,7 +67,9 @@ static srv_next reply_json_as(srv_req *r, int status, const char *type, json_t *
     return SRV_REPLY;
 }
 
-srv_next srv_reply_json(srv_req *r, int status, json_t *o) { return reply_json_as(r, status, "application/json", o); }
+srv_next srv_reply_json(srv_req *r, int status, json_t *o) {
+    return reply_json_as(r, status, "application/json", o);
+}
 
 srv_next srv_reply_text(srv_req *r, int status, const char *type, dr_buf *text) {
     size_t len = 0;
@@ -145,11 +147,11 @@ static char *next_line(char *p, char **ret_name, char **ret_value) {
 }
 
 static void common_headers(srv_req *r) {
-    const char *have = r->reply.headers.data;
+    bool cached = r->reply.headers.data && strstr(r->reply.headers.data, "Cache-Control:");
+    if (!cached) srv_reply_header(r, "Cache-Control", "no-store");
     srv_reply_header(r, "X-Request-Id", "%s", r->id);
     srv_reply_header(r, "traceparent", "%s", r->trace);
     srv_reply_header(r, "X-Content-Type-Options", "nosniff");
-    if (!have || !strstr(have, "Cache-Control:")) srv_reply_header(r, "Cache-Control", "no-store");
 }
 
 enum MHD_Result srv_reply_queue(srv_req *r, bool close_after) {
@@ -162,7 +164,8 @@ enum MHD_Result srv_reply_queue(srv_req *r, bool close_after) {
     } else if (a->data) {
         resp = MHD_create_response_from_buffer_with_free_callback(a->len, a->data, dr_free);
         if (resp) a->data = NULL;
-    } else resp = MHD_create_response_from_buffer(0, (void *)(uintptr_t) "", MHD_RESPMEM_PERSISTENT);
+    } else
+        resp = MHD_create_response_from_buffer(0, (void *)(uintptr_t) "", MHD_RESPMEM_PERSISTENT);
     if (!resp) return MHD_NO;
     bool ok = a->headers.status == DR_OK;
     for (char *p = a->headers.data; (p = next_line(p, &name, &value));)
@@ -178,13 +181,20 @@ enum MHD_Result srv_reply_queue(srv_req *r, bool close_after) {
 
 static const char *reason(int status) {
     switch (status) {
-    case 400: return "Bad Request";
-    case 408: return "Request Timeout";
-    case 413: return "Content Too Large";
-    case 415: return "Unsupported Media Type";
-    case 422: return "Unprocessable Content";
-    case 507: return "Insufficient Storage";
-    default: return "Error";
+    case 400:
+        return "Bad Request";
+    case 408:
+        return "Request Timeout";
+    case 413:
+        return "Content Too Large";
+    case 415:
+        return "Unsupported Media Type";
+    case 422:
+        return "Unprocessable Content";
+    case 507:
+        return "Insufficient Storage";
+    default:
+        return "Error";
     }
 }
 
@@ -194,7 +204,8 @@ bool srv_reply_raw(srv_req *r, int fd) {
     dr_buf b;
     dr_buf_init(&b, 65536);
     common_headers(r);
-    dr_buf_printf(&b, "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Length: %zu\r\n", a->status, reason(a->status), a->len);
+    dr_buf_printf(&b, "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Length: %zu\r\n", a->status, reason(a->status),
+                  a->len);
     for (char *p = a->headers.data; (p = next_line(p, &name, &value));) dr_buf_printf(&b, "%s: %s\r\n", name, value);
     dr_buf_puts(&b, "\r\n");
     if (a->data) dr_buf_add(&b, a->data, a->len);

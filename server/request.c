@@ -42,7 +42,9 @@ bool srv_query_read(srv_req *r, srv_query *list) {
     return !w.bad;
 }
 
-void srv_wait_arm(srv_req *r, const char *key) { srv_park_arm(r->app->watch, &r->park, key); }
+void srv_wait_arm(srv_req *r, const char *key) {
+    srv_park_arm(r->app->watch, &r->park, key);
+}
 
 srv_next srv_wait(srv_req *r, srv_step step, int64_t deadline_ns) {
     r->step = step;
@@ -51,9 +53,13 @@ srv_next srv_wait(srv_req *r, srv_step step, int64_t deadline_ns) {
     return SRV_PARK;
 }
 
-srv_wake srv_wait_why(srv_req *r) { return srv_park_why(r->app->watch, &r->park); }
+srv_wake srv_wait_why(srv_req *r) {
+    return srv_park_why(r->app->watch, &r->park);
+}
 
-void srv_call_arm(srv_req *r) { srv_park_arm(r->app->watch, &r->park, ""); }
+void srv_call_arm(srv_req *r) {
+    srv_park_arm(r->app->watch, &r->park, "");
+}
 
 srv_next srv_call_park(srv_req *r, srv_step step) {
     r->step = step;
@@ -62,4 +68,6 @@ srv_next srv_call_park(srv_req *r, srv_step step) {
     return SRV_PARK;
 }
 
-void srv_call_back(srv_req *r) { srv_park_wake(r->app->watch, &r->park); }
+void srv_call_back(srv_req *r) {
+    srv_park_wake(r->app->watch, &r->park);
+}

@@ -1,11 +1,9 @@
 /* request.h - one HTTP request from its request line to the end of its answer, and how handlers talk to it.
  *
- * A request is owned by its HTTP thread; while it is parked nobody touches it but the call-back it waits for. Handlers come
- * in three steps, all in the HTTP thread and none of them blocking:
- *   begin(r)       header read, body not: the place for every refusal that needs no body
- *   data(r, ...)   a piece of the body
- *   ready(r)       all read
- * and say what comes next. A parked request goes on at r->step. */
+ * A request is owned by its HTTP thread; while it is parked nobody touches it but the call-back it waits for. Handlers
+ * come in three steps, all in the HTTP thread and none of them blocking: begin(r)       header read, body not: the
+ * place for every refusal that needs no body data(r, ...)   a piece of the body ready(r)       all read and say what
+ * comes next. A parked request goes on at r->step. */
 #ifndef SRV_REQUEST_H
 #define SRV_REQUEST_H
 
@@ -28,8 +26,8 @@ typedef enum srv_next {
 typedef srv_next (*srv_step)(srv_req *r);
 
 typedef struct srv_route {
-    const char *method, *path; /* "/v1/jobs/{id}": {} matches one segment */
-    srv_step begin;            /* may be NULL */
+    const char *method, *path;                                  /* "/v1/jobs/{id}": {} matches one segment */
+    srv_step begin;                                             /* may be NULL */
     srv_next (*data)(srv_req *r, const char *data, size_t len); /* NULL: a small body is collected in r->body */
     srv_step ready;
     bool open;           /* answered without a token */
@@ -37,7 +35,7 @@ typedef struct srv_route {
 } srv_route;
 
 #define SRV_BODY_SMALL 65536 /* most bytes of a JSON body */
-#define SRV_N_PARAMS 2
+#define SRV_N_PARAMS   2
 
 typedef struct srv_reply {
     int status;
@@ -82,21 +80,21 @@ bool srv_query_read(srv_req *r, srv_query *list);
 
 /* --- waiting --- */
 
-/* Suspend until `key` is woken, the deadline (dr_clock_ns, 0 = none), the client leaves or the daemon stops. The caller has
- * armed r->park with srv_wait_arm() and then looked. */
+/* Suspend until `key` is woken, the deadline (dr_clock_ns, 0 = none), the client leaves or the daemon stops. The caller
+ * has armed r->park with srv_wait_arm() and then looked. */
 void srv_wait_arm(srv_req *r, const char *key);
 srv_next srv_wait(srv_req *r, srv_step step, int64_t deadline_ns);
 srv_wake srv_wait_why(srv_req *r);
 
-/* Suspend for a call that is on its way and will surely call back: arm first, then start the call, then park. The call-back
- * ends with srv_call_back(r). */
+/* Suspend for a call that is on its way and will surely call back: arm first, then start the call, then park. The
+ * call-back ends with srv_call_back(r). */
 void srv_call_arm(srv_req *r);
 srv_next srv_call_park(srv_req *r, srv_step step);
 void srv_call_back(srv_req *r);
 
 /* --- answers: each fills r->reply and returns SRV_REPLY --- */
 void srv_reply_header(srv_req *r, const char *name, const char *fmt, ...) DR_PRINTF(3, 4);
-srv_next srv_reply_json(srv_req *r, int status, json_t *body); /* takes body; NULL = out of memory */
+srv_next srv_reply_json(srv_req *r, int status, json_t *body);                   /* takes body; NULL = out of memory */
 srv_next srv_reply_text(srv_req *r, int status, const char *type, dr_buf *text); /* takes the text */
 srv_next srv_reply_empty(srv_req *r, int status);
 srv_next srv_reply_file(srv_req *r, int status, const char *type, int fd, uint64_t offset, uint64_t len); /* takes fd */

@@ -1,5 +1,5 @@
-/* router.c - see router.h. To add a route: a row here, its handler in an api_*.c, its entry in docs/api/openapi.yaml (a test
- * compares the two). */
+/* router.c - see router.h. To add a route: a row here, its handler in an api_*.c, its entry in docs/api/openapi.yaml (a
+ * test compares the two). */
 #include "server/router.h"
 #include "server/api.h"
 #include <stdio.h>
@@ -56,7 +56,8 @@ const srv_route *srv_route_find(const srv_route *table, size_t n, const char *me
         if (!match(r->path, path, params)) continue;
         bool get = !strcmp(r->method, "GET");
         if (!strcmp(r->method, method) || (get && !strcmp(method, "HEAD"))) return r;
-        used += (size_t)snprintf(ret_allow + used, SRV_ALLOW - used, "%s%s%s", used ? ", " : "", r->method, get ? ", HEAD" : "");
+        used += (size_t)snprintf(ret_allow + used, SRV_ALLOW - used, "%s%s%s", used ? ", " : "", r->method,
+                                 get ? ", HEAD" : "");
         if (used >= SRV_ALLOW) break;
     }
     return NULL;

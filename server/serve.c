@@ -1,9 +1,10 @@
-/* serve.c - deraind serve: config -> socket -> store -> spool -> workers -> http -> wait for a signal -> down in reverse.
+/* serve.c - deraind serve: config -> socket -> store -> spool -> workers -> http -> wait for a signal -> down in
+ * reverse.
  *
- * The socket comes first, so that a second daemon fails before it touches the data. On SIGTERM or SIGINT /health/ready turns
- * to 503 at once and new work is refused, while questions are still answered; workers go on as long as clients wait for
- * pictures, at most drain_s; then running jobs are put back, waiting clients get 503 with their job's id, and the process
- * ends with 0. A second signal skips the patience. */
+ * The socket comes first, so that a second daemon fails before it touches the data. On SIGTERM or SIGINT /health/ready
+ * turns to 503 at once and new work is refused, while questions are still answered; workers go on as long as clients
+ * wait for pictures, at most drain_s; then running jobs are put back, waiting clients get 503 with their job's id, and
+ * the process ends with 0. A second signal skips the patience. */
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
 #include "core/base/fs.h"
@@ -23,7 +24,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DEFAULT_FILE "/etc/derain/deraind.conf"
+#define DEFAULT_FILE  "/etc/derain/deraind.conf"
 #define STOP_GRACE_MS 5000 /* for answers that are still going out */
 
 extern char **environ;
@@ -62,7 +63,8 @@ static dr_status fill_model(srv_config *cfg, dr_error *err) {
         snprintf(path, sizeof path, "%s/%s/derain.safetensors", exe, places[i]);
         if (dr_fs_exists(path)) found = path;
     }
-    if (!found && dr_fs_exists(DR_SHARE_DIR "/models/derain.safetensors")) found = DR_SHARE_DIR "/models/derain.safetensors";
+    if (!found && dr_fs_exists(DR_SHARE_DIR "/models/derain.safetensors"))
+        found = DR_SHARE_DIR "/models/derain.safetensors";
     if (!found) return dr_fail(err, DR_NOT_FOUND, "no weights found: set 'model' to a safetensors file");
     char *copy = dr_strdup(found);
     if (!copy) return dr_fail(err, DR_NOMEM, "out of memory");
@@ -113,8 +115,8 @@ static dr_status register_model(srv_app *app, dr_error *err) {
     db_model row = {.version = m->version, .bytes = (int64_t)m->bytes, .is_default = true, .arch_json = arch};
     db_model stored = {0};
     app->model.card_path = find_card(app->cfg->model);
-    snprintf(arch, sizeof arch, "{\"kind\":\"%s\",\"ngf\":%d,\"blocks\":%d,\"residual\":%d}", m->arch, m->ngf, m->blocks,
-             m->residual);
+    snprintf(arch, sizeof arch, "{\"kind\":\"%s\",\"ngf\":%d,\"blocks\":%d,\"residual\":%d}", m->arch, m->ngf,
+             m->blocks, m->residual);
     snprintf(row.name, sizeof row.name, "%s", m->name);
     snprintf(row.sha256, sizeof row.sha256, "%s", m->sha256);
     row.card = m->card_path;
@@ -212,10 +214,11 @@ static int run(const srv_config *cfg) {
     d.app.limits.mem_budget /= (uint64_t)cfg->workers;
     dr_status s = start(&d, cfg, &err);
     if (!s) {
-        dr_log(DR_LOG_INFO, NULL, "deraind %s (%s), model %s version %d, %s", srv_version(), srv_commit(), d.app.model.name,
-               d.app.model.version, d.app.model.describe);
+        dr_log(DR_LOG_INFO, NULL, "deraind %s (%s), model %s version %d, %s", srv_version(), srv_commit(),
+               d.app.model.name, d.app.model.version, d.app.model.describe);
         dr_log(DR_LOG_INFO, NULL, "listening on %s", d.url);
-        while (!wait_signal(&set, 3600 * 1000)) {}
+        while (!wait_signal(&set, 3600 * 1000)) {
+        }
         drain(&d, &set);
     }
     stop(&d);
@@ -235,10 +238,11 @@ static dr_status check(const srv_config *cfg, dr_error *err) {
     dr_status s = srv_address_parse(cfg->listen, &addr, err);
     if (s) return s;
     if (!addr.loopback && !*cfg->token_file && !cfg->insecure)
-        return dr_fail(err, DR_INVALID,
-                       "%s is not a loopback address: everybody could use this service. Set token_file, or insecure if that "
-                       "is what you want",
-                       cfg->listen);
+        return dr_fail(
+            err, DR_INVALID,
+            "%s is not a loopback address: everybody could use this service. Set token_file, or insecure if that "
+            "is what you want",
+            cfg->listen);
     return DR_OK;
 }
 

@@ -1,5 +1,5 @@
-/* spool.c - see spool.h. The thread exists because fsync and unlink of large files take milliseconds, which neither an HTTP
- * thread nor the store's writer may lose. Its queue is as long as there are requests, which http.c limits. */
+/* spool.c - see spool.h. The thread exists because fsync and unlink of large files take milliseconds, which neither an
+ * HTTP thread nor the store's writer may lose. Its queue is as long as there are requests, which http.c limits. */
 #include "server/spool.h"
 #include "core/base/alloc.h"
 #include "core/base/fs.h"
@@ -49,7 +49,9 @@ struct srv_upload {
     bool probed;
 };
 
-static void path_of(const char *dir, const char *name, char ret[SRV_PATH]) { snprintf(ret, SRV_PATH, "%s/%s", dir, name); }
+static void path_of(const char *dir, const char *name, char ret[SRV_PATH]) {
+    snprintf(ret, SRV_PATH, "%s/%s", dir, name);
+}
 
 /* --- the thread --- */
 
@@ -109,7 +111,9 @@ static void push(srv_spool *sp, task *t) {
 
 /* --- open, close --- */
 
-static bool is_id(const char *name) { return db_id_valid("job_", name); }
+static bool is_id(const char *name) {
+    return db_id_valid("job_", name);
+}
 
 /* Leftovers of uploads and of results that were being written. */
 static dr_status clean(const char *dir, dr_error *err) {
@@ -132,8 +136,10 @@ dr_status srv_spool_open(const char *data_dir, srv_spool **ret, dr_error *err) {
     pthread_cond_init(&sp->cond, NULL);
     sp->in = dr_fs_join(data_dir, "spool");
     sp->out = dr_fs_join(data_dir, "results");
-    if (!sp->in || !sp->out) s = dr_fail(err, DR_NOMEM, "out of memory");
-    else if (strlen(sp->in) + DB_ID + 16 > SRV_PATH) s = dr_fail(err, DR_INVALID, "the path of the data folder is too long");
+    if (!sp->in || !sp->out)
+        s = dr_fail(err, DR_NOMEM, "out of memory");
+    else if (strlen(sp->in) + DB_ID + 16 > SRV_PATH)
+        s = dr_fail(err, DR_INVALID, "the path of the data folder is too long");
     if (!s) s = dr_fs_mkdirs(sp->in, 0700, err);
     if (!s) s = dr_fs_mkdirs(sp->out, 0700, err);
     if (!s) s = clean(sp->in, err);
@@ -181,10 +187,12 @@ dr_status srv_upload_begin(srv_spool *sp, uint64_t expected, const dr_limits *li
     dr_sha256_init(&up->sha);
     dr_status s = DR_OK;
     path_of(sp->in, up->name, path);
-    if (expected > lim->body_max_bytes) s = too_large(up, expected, err);
+    if (expected > lim->body_max_bytes)
+        s = too_large(up, expected, err);
     else if ((up->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600)) < 0)
         s = dr_fail_errno(err, errno, "create", "upload");
-    else if (expected && fallocate(up->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)expected) && (errno == ENOSPC || errno == EDQUOT))
+    else if (expected && fallocate(up->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)expected) &&
+             (errno == ENOSPC || errno == EDQUOT))
         s = dr_fail_errno(err, errno, "reserve", "upload");
     if (s) {
         srv_upload_discard(up);
@@ -203,7 +211,7 @@ static dr_status probe(srv_upload *up, uint64_t n, uint64_t total, dr_picture_in
     return s;
 }
 
-/* A beginning can be wrong in size, kind or colours. CORRUPT may only mean that the header goes on. */
+/* Judge the beginning; UNAVAILABLE means that the header goes on behind it. */
 static dr_status look(srv_upload *up, dr_error *err) {
     dr_picture_info info;
     dr_error e = {0};
@@ -212,7 +220,7 @@ static dr_status look(srv_upload *up, dr_error *err) {
     uint64_t total = up->expected ? up->expected : up->lim->body_max_bytes;
     dr_status s = probe(up, up->bytes, total > up->bytes ? total : up->bytes, &info, &e);
     if (!s) up->probed = true;
-    if (s != DR_UNSUPPORTED && s != DR_TOO_LARGE && s != DR_INVALID) return DR_OK;
+    if (!s || s == DR_UNAVAILABLE) return DR_OK;
     if (err) *err = e;
     return s;
 }
@@ -237,7 +245,9 @@ dr_status srv_upload_end(srv_upload *up, dr_picture_info *ret, uint8_t ret_sha[3
     return DR_OK;
 }
 
-uint64_t srv_upload_bytes(const srv_upload *up) { return up->bytes; }
+uint64_t srv_upload_bytes(const srv_upload *up) {
+    return up->bytes;
+}
 
 void srv_upload_discard(srv_upload *up) {
     if (!up) return;
@@ -291,7 +301,8 @@ void srv_spool_erase(srv_spool *sp, const char *id) {
     push(sp, t);
 }
 
-static dr_status sweep(const char *dir, bool (*known)(void *, const char *), void *arg, size_t *n_erased, dr_error *err) {
+static dr_status sweep(const char *dir, bool (*known)(void *, const char *), void *arg, size_t *n_erased,
+                       dr_error *err) {
     char **names = NULL;
     size_t n = 0;
     dr_status s = dr_fs_list(dir, &names, &n, err);

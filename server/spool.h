@@ -1,8 +1,8 @@
 /* spool.h - the pictures on disk: spool/<job id> is what a client sent, results/<job id> what a worker made.
  *
- * A body is streamed into spool/tmp.<id> while its SHA-256 runs along and its header is looked at as soon as enough of it is
- * there, so that a refusal comes before the rest of the body. srv_spool_keep() then makes the file durable under its
- * final name (fsync, rename, fsync of the folder) on the spool's own thread: only after that may a row name it.
+ * A body is streamed into spool/tmp.<id> while its SHA-256 runs along and its header is looked at as soon as enough of
+ * it is there, so that a refusal comes before the rest of the body. srv_spool_keep() then makes the file durable under
+ * its final name (fsync, rename, fsync of the folder) on the spool's own thread: only after that may a row name it.
  * Files without a row are swept at start. All calls are thread-safe; an upload has one owner at a time. */
 #ifndef SRV_SPOOL_H
 #define SRV_SPOOL_H
@@ -32,7 +32,8 @@ DR_MUSTUSE dr_status srv_upload_end(srv_upload *up, dr_picture_info *ret, uint8_
 uint64_t srv_upload_bytes(const srv_upload *up);
 void srv_upload_discard(srv_upload *up); /* NULL is fine */
 
-typedef void (*srv_spool_done)(void *arg, dr_status s, const dr_error *err); /* on the spool's thread; err is borrowed */
+typedef void (*srv_spool_done)(void *arg, dr_status s,
+                               const dr_error *err); /* on the spool's thread; err is borrowed */
 /* Takes the upload. On failure nothing is left on disk. */
 void srv_spool_keep(srv_spool *sp, srv_upload *up, const char *id, srv_spool_done done, void *arg);
 
@@ -42,7 +43,8 @@ DR_MUSTUSE dr_status srv_spool_read_input(srv_spool *sp, const char *id, size_t 
                                           dr_error *err); /* caller frees with dr_free */
 DR_MUSTUSE dr_status srv_spool_write_result(srv_spool *sp, const char *id, const void *data, size_t len, dr_error *err);
 /* An open descriptor of a result (caller closes) and its size. NOT_FOUND. */
-DR_MUSTUSE dr_status srv_spool_open_result(srv_spool *sp, const char *id, int *ret_fd, uint64_t *ret_len, dr_error *err);
+DR_MUSTUSE dr_status srv_spool_open_result(srv_spool *sp, const char *id, int *ret_fd, uint64_t *ret_len,
+                                           dr_error *err);
 void srv_spool_erase(srv_spool *sp, const char *id); /* both files, later, on the spool's thread */
 
 /* Erase every file whose id `known` denies. For start-up. */

@@ -3,7 +3,8 @@
 #include "core/base/clock.h"
 #include <stdio.h>
 
-static const double bound[SRV_HIST_BUCKETS] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60};
+static const double bound[SRV_HIST_BUCKETS] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
+                                               0.25,  0.5,    1,     2.5,  5,     15,   60};
 
 static const struct {
     const char *name, *help;
@@ -13,7 +14,8 @@ static const struct {
     [SRV_JOBS_FAILED] = {"derain_jobs_failed_total", "jobs that ended with a problem"},
     [SRV_JOBS_CANCELLED] = {"derain_jobs_cancelled_total", "jobs cancelled while they ran"},
     [SRV_JOBS_REQUEUED] = {"derain_jobs_requeued_total", "running jobs put back by an orderly stop"},
-    [SRV_JOBS_REPLAYED] = {"derain_jobs_replayed_total", "requests answered from an earlier one with the same Idempotency-Key"},
+    [SRV_JOBS_REPLAYED] = {"derain_jobs_replayed_total",
+                           "requests answered from an earlier one with the same Idempotency-Key"},
     [SRV_JOBS_REFUSED_FULL] = {"derain_jobs_refused_full_total", "requests refused because the queue was full"},
     [SRV_JOBS_REFUSED_DISK] = {"derain_jobs_refused_disk_total", "requests refused because the disk was full"},
     [SRV_JOBS_PRUNED] = {"derain_jobs_pruned_total", "finished jobs removed by retention"},
@@ -74,7 +76,9 @@ void srv_tele_write(srv_tele *t, dr_buf *out) {
     for (int i = 1; i < 6; i++)
         for (int j = 0; j < 64; j++) {
             uint64_t n = atomic_load(&t->status[i][j]);
-            if (n) dr_buf_printf(out, "derain_http_responses_total{code=\"%d\"} %llu\n", i * 100 + j, (unsigned long long)n);
+            if (n)
+                dr_buf_printf(out, "derain_http_responses_total{code=\"%d\"} %llu\n", i * 100 + j,
+                              (unsigned long long)n);
         }
     for (int i = 0; i < SRV_N_COUNTERS; i++) {
         head(out, counters[i].name, counters[i].help, "counter");
@@ -85,8 +89,10 @@ void srv_tele_write(srv_tele *t, dr_buf *out) {
     write_hist(out, "derain_job_decode_seconds", "time of decoding", &t->decode);
     write_hist(out, "derain_job_infer_seconds", "time of the network", &t->infer);
     write_hist(out, "derain_job_encode_seconds", "time of encoding", &t->encode);
-    srv_tele_gauge(out, "derain_http_requests_active", "requests being worked on", (double)atomic_load(&t->requests_active));
+    srv_tele_gauge(out, "derain_http_requests_active", "requests being worked on",
+                   (double)atomic_load(&t->requests_active));
     srv_tele_gauge(out, "derain_http_connections", "open connections", (double)atomic_load(&t->connections));
     srv_tele_gauge(out, "derain_start_time_seconds", "when the daemon started", (double)t->started_wall_ms / 1000);
-    srv_tele_gauge(out, "derain_uptime_seconds", "how long it has been up", (double)(dr_clock_ns() - t->started_ns) / 1e9);
+    srv_tele_gauge(out, "derain_uptime_seconds", "how long it has been up",
+                   (double)(dr_clock_ns() - t->started_ns) / 1e9);
 }

@@ -1,10 +1,10 @@
 /* watcher.c - see watcher.h.
  *
- * One mutex guards two lists; it is held for list work and at most a scan of them (a thousand entries). Peers publish their
- * phase through atomics, so that the many calls of an upload take no lock. The thread sleeps in epoll_wait until a client
- * leaves (EPOLLRDHUP), the doorbell rings (a nearer deadline, a stop), the nearest deadline comes, or, while any peer is in
- * a timed phase, a quarter of a second has passed. shutdown() is made under the mutex: srv_peer_close() takes it too, so the
- * descriptor cannot have been given to another connection. */
+ * One mutex guards two lists; it is held for list work and at most a scan of them (a thousand entries). Peers publish
+ * their phase through atomics, so that the many calls of an upload take no lock. The thread sleeps in epoll_wait until
+ * a client leaves (EPOLLRDHUP), the doorbell rings (a nearer deadline, a stop), the nearest deadline comes, or, while
+ * any peer is in a timed phase, a quarter of a second has passed. shutdown() is made under the mutex: srv_peer_close()
+ * takes it too, so the descriptor cannot have been given to another connection. */
 #include "server/watcher.h"
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
@@ -18,8 +18,8 @@
 #include <unistd.h>
 
 enum { OFF, ARMED, PARKED };
-#define MS INT64_C(1000000)
-#define TICK_NS (250 * MS)
+#define MS        INT64_C(1000000)
+#define TICK_NS   (250 * MS)
 #define LINGER_NS (2000 * MS)
 
 struct srv_watch {
@@ -37,7 +37,8 @@ struct srv_watch {
 
 static void ring(srv_watch *w) {
     uint64_t one = 1;
-    while (write(w->bell, &one, sizeof one) < 0 && errno == EINTR) {}
+    while (write(w->bell, &one, sizeof one) < 0 && errno == EINTR) {
+    }
 }
 
 /* --- parks --- */
@@ -97,7 +98,8 @@ void srv_park_wait(srv_watch *w, srv_park *p, void *conn, int fd, int64_t deadli
     p->conn = conn;
     p->deadline_ns = deadline_ns;
     p->state = PARKED;
-    if (p->fired) fire(w, p, p->why, &chain);
+    if (p->fired)
+        fire(w, p, p->why, &chain);
     else {
         struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLET, .data.u64 = p->serial};
         if (fd >= 0 && p->interruptible && !epoll_ctl(w->epoll, EPOLL_CTL_ADD, fd, &ev)) p->fd = fd;
@@ -208,14 +210,18 @@ static bool overdue(const srv_watch *w, srv_peer *p, int phase, int64_t now) {
     int64_t age = now - atomic_load(&p->since_ns);
     uint64_t bytes = atomic_load(&p->bytes);
     switch (phase) {
-    case SRV_PHASE_IDLE: return age > w->o.idle_ms * MS;
-    case SRV_PHASE_HEADER: return age > w->o.header_ms * MS;
-    case SRV_PHASE_LINGER: return age > LINGER_NS;
+    case SRV_PHASE_IDLE:
+        return age > w->o.idle_ms * MS;
+    case SRV_PHASE_HEADER:
+        return age > w->o.header_ms * MS;
+    case SRV_PHASE_LINGER:
+        return age > LINGER_NS;
     case SRV_PHASE_BODY:
         if (age > w->o.body_max_ms * MS) return true;
         return age > w->o.body_grace_ms * MS &&
                (double)bytes < (double)w->o.body_rate_min * (double)(age - w->o.body_grace_ms * MS) / 1e9;
-    default: return false;
+    default:
+        return false;
     }
 }
 
@@ -251,9 +257,12 @@ static void *run(void *arg) {
             bool left = false;
             for (int i = 0; i < n; i++) left = left || ev[i].data.u64 == p->serial;
             if (p->state != PARKED) continue;
-            if (left) fire(w, p, SRV_WAKE_GONE, &chain);
-            else if (p->deadline_ns && p->deadline_ns <= now) fire(w, p, SRV_WAKE_TIMEOUT, &chain);
-            else if (p->deadline_ns && (!next || p->deadline_ns < next)) next = p->deadline_ns;
+            if (left)
+                fire(w, p, SRV_WAKE_GONE, &chain);
+            else if (p->deadline_ns && p->deadline_ns <= now)
+                fire(w, p, SRV_WAKE_TIMEOUT, &chain);
+            else if (p->deadline_ns && (!next || p->deadline_ns < next))
+                next = p->deadline_ns;
         }
         if (look_at_peers(w, now) && (!next || next > now + TICK_NS)) next = now + TICK_NS;
         w->sleeping_until = next;
@@ -263,7 +272,8 @@ static void *run(void *arg) {
         int64_t ms = next ? (next - now + MS - 1) / MS : -1;
         n = epoll_wait(w->epoll, ev, 64, (int)(ms > 60000 ? 60000 : ms));
         for (int i = 0; i < n; i++)
-            if (!ev[i].data.u64 && read(w->bell, &count, sizeof count) < 0) {} /* serial 0 is the doorbell */
+            if (!ev[i].data.u64 && read(w->bell, &count, sizeof count) < 0) {
+            } /* serial 0 is the doorbell */
         if (n < 0) n = 0;
     }
 }
@@ -281,8 +291,10 @@ dr_status srv_watch_open(const srv_watch_opts *opts, srv_watch **ret, dr_error *
     dr_status s = DR_OK;
     if (w->epoll < 0 || w->bell < 0 || epoll_ctl(w->epoll, EPOLL_CTL_ADD, w->bell, &ev))
         s = dr_fail_errno(err, errno, "make", "epoll");
-    else if (pthread_create(&w->thread, NULL, run, w)) s = dr_fail(err, DR_NOMEM, "cannot start a thread");
-    else w->started = true;
+    else if (pthread_create(&w->thread, NULL, run, w))
+        s = dr_fail(err, DR_NOMEM, "cannot start a thread");
+    else
+        w->started = true;
     if (s) {
         srv_watch_close(w);
         return s;

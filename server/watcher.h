@@ -1,15 +1,16 @@
-/* watcher.h - one thread that looks after what an HTTP thread cannot wait for: clients that leave while their request is
- * suspended, deadlines, and headers and bodies that come too slowly.
+/* watcher.h - one thread that looks after what an HTTP thread cannot wait for: clients that leave while their request
+ * is suspended, deadlines, and headers and bodies that come too slowly.
  *
  * Two kinds of things are watched:
- *   a peer (srv_peer) is an open connection; the HTTP thread says which phase it is in and counts bytes, the watcher cuts
- *   it off (shutdown of the socket) when a phase lasts too long. libmicrohttpd's own time-out starts anew at each byte.
- *   a park (srv_park) is a suspended request. Exactly one of many possible wakers resumes it: an event by key (the job
- *   changed), a call-back, its deadline, its client leaving, or the stop of the daemon.
+ *   a peer (srv_peer) is an open connection; the HTTP thread says which phase it is in and counts bytes, the watcher
+ * cuts it off (shutdown of the socket) when a phase lasts too long. libmicrohttpd's own time-out starts anew at each
+ * byte. a park (srv_park) is a suspended request. Exactly one of many possible wakers resumes it: an event by key (the
+ * job changed), a call-back, its deadline, its client leaving, or the stop of the daemon.
  *
  * Protocol of a park, in the HTTP thread: srv_park_arm(), then look whether the awaited thing is there already; if so
- * srv_park_disarm(); else suspend the connection and srv_park_wait(). A wake between arm and wait is not lost: wait then
- * resumes at once. Resuming is a call-back so that this file knows no libmicrohttpd. It is made without a lock held. */
+ * srv_park_disarm(); else suspend the connection and srv_park_wait(). A wake between arm and wait is not lost: wait
+ * then resumes at once. Resuming is a call-back so that this file knows no libmicrohttpd. It is made without a lock
+ * held. */
 #ifndef SRV_WATCHER_H
 #define SRV_WATCHER_H
 
@@ -84,9 +85,9 @@ bool srv_park_disarm(srv_watch *w, srv_park *p);
 void srv_park_wait(srv_watch *w, srv_park *p, void *conn, int fd, int64_t deadline_ns);
 srv_wake srv_park_why(srv_watch *w, const srv_park *p); /* after it was resumed */
 
-void srv_park_wake(srv_watch *w, srv_park *p);         /* this one; from a call-back */
-void srv_park_wake_key(srv_watch *w, const char *key); /* all that wait for it */
-size_t srv_park_waiting(srv_watch *w);                 /* suspended ones with a key */
+void srv_park_wake(srv_watch *w, srv_park *p);                           /* this one; from a call-back */
+void srv_park_wake_key(srv_watch *w, const char *key);                   /* all that wait for it */
+size_t srv_park_waiting(srv_watch *w);                                   /* suspended ones with a key */
 bool srv_park_owned(srv_watch *w, const srv_park *but, const char *key); /* does another owner wait for this key? */
 void srv_park_own(srv_watch *w, srv_park *p);
 /* From now on every park with a key is woken with SRV_WAKE_STOP, those that come later too. */

@@ -1,9 +1,9 @@
 /* worker.c - see worker.h.
  *
- * A worker's loop: claim -> file -> dr_derain -> result file (synced) -> row. The row changes last, so that after a crash
- * either the job is done with its result on disk or it is queued again; a claim's epoch keeps a late write from a job that
- * was taken over meanwhile. In an orderly stop workers go on while any client waits for a picture, so that nobody who has
- * been let in is turned away without need; the rest stays queued for the next life. */
+ * A worker's loop: claim -> file -> dr_derain -> result file (synced) -> row. The row changes last, so that after a
+ * crash either the job is done with its result on disk or it is queued again; a claim's epoch keeps a late write from a
+ * job that was taken over meanwhile. In an orderly stop workers go on while any client waits for a picture, so that
+ * nobody who has been let in is turned away without need; the rest stays queued for the next life. */
 #include "server/worker.h"
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define LEASE_MS 120000 /* the janitor reports progress every second, which renews it */
-#define IDLE_MS 5000    /* a look at the store even if nobody rang */
+#define IDLE_MS  5000   /* a look at the store even if nobody rang */
 
 typedef struct worker {
     srv_workers *all;
@@ -98,12 +98,14 @@ static char *problem_of(const db_job *job, const outcome *o) {
     srv_problem_from(&p, o->status, &o->err);
     snprintf(p.job, sizeof p.job, "%s", job->id);
     if (p.row->status >= 500)
-        dr_log(DR_LOG_ERROR, job->request_id, "job %s failed: %s", job->id, *o->err.text ? o->err.text : dr_status_text(o->status));
+        dr_log(DR_LOG_ERROR, job->request_id, "job %s failed: %s", job->id,
+               *o->err.text ? o->err.text : dr_status_text(o->status));
     return srv_problem_text(&p, job->request_id);
 }
 
 static void end_job(srv_app *app, const db_job *job, const outcome *o) {
-    db_finish f = {.state = DB_SUCCEEDED, .timings_ms = {-1, o->stats.decode_ms, o->stats.infer_ms, o->stats.encode_ms}};
+    db_finish f = {.state = DB_SUCCEEDED,
+                   .timings_ms = {-1, o->stats.decode_ms, o->stats.infer_ms, o->stats.encode_ms}};
     db_job done = {0};
     dr_error err = {0};
     char *problem = NULL;
@@ -121,7 +123,8 @@ static void end_job(srv_app *app, const db_job *job, const outcome *o) {
         srv_count(&app->tele, f.state == DB_CANCELLED ? SRV_JOBS_CANCELLED : SRV_JOBS_FAILED, 1);
     }
     dr_status s = db_job_finish(app->db, job->id, job->epoch, &f, &done, &err);
-    if (s) dr_log(DR_LOG_ERROR, job->request_id, "job %s: cannot store how it ended: %s", job->id, err.text);
+    if (s)
+        dr_log(DR_LOG_ERROR, job->request_id, "job %s: cannot store how it ended: %s", job->id, err.text);
     else if (!o->status) {
         srv_hist_add(&app->tele.queue, done.timings_ms[DB_T_QUEUE] / 1e3);
         srv_hist_add(&app->tele.decode, o->stats.decode_ms / 1e3);
@@ -136,7 +139,8 @@ static void put_back(srv_app *app, const db_job *job) {
     dr_error err = {0};
     if (db_job_requeue(app->db, job->id, job->epoch, &err))
         dr_log(DR_LOG_WARN, job->request_id, "job %s: cannot put it back: %s", job->id, err.text);
-    else dr_log(DR_LOG_INFO, job->request_id, "job %s goes on after the restart", job->id);
+    else
+        dr_log(DR_LOG_INFO, job->request_id, "job %s goes on after the restart", job->id);
     srv_count(&app->tele, SRV_JOBS_REQUEUED, 1);
 }
 
@@ -157,8 +161,10 @@ static void run_job(worker *w, const db_job *job) {
     if (cancelled_early(app, job)) atomic_store(&slot->cancel, true);
     derain(w, job, slot, &o);
     bool back = o.status == DR_CANCELLED && atomic_load(&slot->put_back);
-    if (back) put_back(app, job);
-    else end_job(app, job, &o);
+    if (back)
+        put_back(app, job);
+    else
+        end_job(app, job, &o);
     srv_queue_end(app->queue, slot);
     if (!o.status)
         srv_queue_learn(app->queue, (double)(dr_clock_ns() - start) / 1e9,
@@ -227,8 +233,10 @@ static void limit_by_memory(srv_app *app, const dr_model *m) {
     int lo = app->limits.side_min, hi = app->limits.side_max;
     while (lo < hi) {
         int mid = lo + (hi - lo + 1) / 2;
-        if (dr_model_run_bytes(m, mid, mid) <= budget) lo = mid;
-        else hi = mid - 1;
+        if (dr_model_run_bytes(m, mid, mid) <= budget)
+            lo = mid;
+        else
+            hi = mid - 1;
     }
     uint64_t pixels = (uint64_t)lo * (uint64_t)lo;
     app->bytes_per_mpix = (uint64_t)((double)dr_model_run_bytes(m, lo, lo) / (double)pixels * 1e6);

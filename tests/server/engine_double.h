@@ -1,0 +1,87 @@
+/* engine_double.h - an engine for tests of the server: "derains" by handing back the input with a mark of its own
+ * behind it, after as many milliseconds as DERAIN_DOUBLE_MS says, in steps that look at the cancel flag. Include it in
+ * one C file: its functions take the place of core/model's. dr_probe() and the limits stay the real ones. */
+#ifndef ENGINE_DOUBLE_H
+#define ENGINE_DOUBLE_H
+
+#include "core/base/alloc.h"
+#include "core/base/clock.h"
+#include "core/derain.h"
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct dr_engine {
+    int unused;
+};
+struct dr_model {
+    dr_model_info info;
+};
+
+dr_status dr_engine_open(const dr_engine_opts *opts, dr_engine **ret, dr_error *err) {
+    (void)opts;
+    *ret = dr_calloc(1, sizeof **ret);
+    return *ret ? DR_OK : dr_fail(err, DR_NOMEM, "out of memory");
+}
+void dr_engine_close(dr_engine *e) {
+    dr_free(e);
+}
+const char *dr_engine_backend(const dr_engine *e) {
+    return (void)e, "cpu";
+}
+const char *dr_engine_describe(const dr_engine *e) {
+    return (void)e, "double, none";
+}
+const char *dr_engine_note(const dr_engine *e) {
+    return (void)e, "";
+}
+
+dr_status dr_model_open(dr_engine *e, const char *path, dr_model **ret, dr_error *err) {
+    (void)e;
+    if (strstr(path, "bad")) return dr_fail(err, DR_CORRUPT, "tensor 'model.1.weight' holds a NaN");
+    dr_model *m = dr_calloc(1, sizeof *m);
+    if (!m) return dr_fail(err, DR_NOMEM, "out of memory");
+    m->info = (dr_model_info){
+        .name = "derain", .version = 1, .bytes = 1, .dtype = "F16", .arch = "resnet", .ngf = 32, .blocks = 6};
+    memset(m->info.sha256, 'a', 64);
+    *ret = m;
+    return DR_OK;
+}
+void dr_model_close(dr_model *m) {
+    dr_free(m);
+}
+const dr_model_info *dr_model_get_info(const dr_model *m) {
+    return &m->info;
+}
+uint64_t dr_model_run_bytes(const dr_model *m, int width, int height) {
+    return (void)m, (uint64_t)width * (uint64_t)height * 100;
+}
+
+dr_status dr_derain(dr_model *m, const void *data, size_t len, const dr_run_opts *opts, void **ret_data,
+                    size_t *ret_len, dr_run_stats *ret_stats, dr_error *err) {
+    static const char mark[] = "derained";
+    const char *ms = getenv("DERAIN_DOUBLE_MS");
+    long left = ms ? strtol(ms, NULL, 10) : 0, all = left;
+    dr_run_stats st = {.decode_ms = 1, .infer_ms = (double)left, .encode_ms = 1};
+    (void)m;
+    dr_status s = dr_probe(data, len, len, opts->limits, &st.input, err);
+    if (s) return s;
+    if (memmem(data, len, "fail-me", 7))
+        return dr_fail_as(err, DR_CORRUPT, "image_corrupt", "the double was asked to fail");
+    for (; left > 0; left -= 5) {
+        if (opts->cancel && atomic_load(opts->cancel)) return dr_fail(err, DR_CANCELLED, "cancelled");
+        poll(NULL, 0, left < 5 ? (int)left : 5);
+        if (opts->progress) atomic_store(opts->progress, (float)(1.0 - (double)left / (double)all));
+    }
+    char *out = dr_malloc(len + sizeof mark);
+    if (!out) return dr_fail(err, DR_NOMEM, "out of memory");
+    memcpy(out, data, len);
+    memcpy(out + len, mark, sizeof mark);
+    *ret_data = out;
+    *ret_len = len + sizeof mark;
+    *ret_stats = st;
+    return DR_OK;
+}
+
+#endif
