@@ -171,7 +171,8 @@ static dr_status open_csv(run *r, dr_error *err) {
         return dr_fail_errno(err, errno, "remove", r->metrics);
     }
     r->csv = fopen(r->metrics, "a");
-    return r->csv ? DR_OK : dr_fail_errno(err, errno, "open", r->metrics);
+    if (!r->csv || fseeko(r->csv, 0, SEEK_END)) return dr_fail_errno(err, errno, "open", r->metrics);
+    return DR_OK;
 }
 
 /* Means over the steps since the last row. A full disk costs rows, not the training. */
