@@ -14,7 +14,7 @@
 
 char *dr_fs_join(const char *dir, const char *name) {
     size_t a = strlen(dir), b = strlen(name);
-    while (a > 1 && dir[a - 1] == '/') a--;
+    while (a && dir[a - 1] == '/') a--;
     char *p = dr_malloc(a + b + 2);
     if (!p) return NULL;
     memcpy(p, dir, a);
