@@ -1,6 +1,7 @@
 #!/bin/sh
 # run.sh PROGRAM... - run each test program or script, sum up, close with one plain line.
 # V=1 shows all output. A script prints the same "ok NAME" / "not ok NAME" / "ok NAME # SKIP" lines as a program.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # idle team mates sleep: tests use more threads than there are cores
 log=$(mktemp) || exit 2
 trap 'rm -f "$log"' EXIT
 pass=0 fail=0 skip=0
