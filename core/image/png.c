@@ -10,6 +10,7 @@
 #include <png.h>
 #include <setjmp.h>
 #include <string.h>
+#include <zlib.h> /* Z_DEFAULT_STRATEGY */
 
 #define CHUNK_MAX ((size_t)16 << 20) /* bytes of one inflated chunk (ICC) */
 
@@ -194,7 +195,11 @@ static bool write_all(codec *c, const dr_image *img, const dr_image_meta *m) {
     png_set_benign_errors(c->png, 1); /* a profile that libpng dislikes is left out */
     png_set_IHDR(c->png, c->info, (png_uint_32)img->width, (png_uint_32)img->height, img->depth, type[img->channels],
                  PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
-    png_set_compression_level(c->png, 4);
+    /* Measured on photographs: half the time of level 4 with all filters, 1 % larger. */
+    png_set_filter(c->png, PNG_FILTER_TYPE_BASE, PNG_FILTER_UP);
+    png_set_compression_level(c->png, 2);
+    png_set_compression_strategy(c->png, Z_DEFAULT_STRATEGY);
+    png_set_compression_buffer_size(c->png, 65536);
     if (m && m->icc && m->icc_len <= UINT32_MAX)
         png_set_iCCP(c->png, c->info, "icc", PNG_COMPRESSION_TYPE_BASE, m->icc, (png_uint_32)m->icc_len);
     png_write_info(c->png, c->info);
