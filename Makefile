@@ -129,7 +129,10 @@ install: all
 	for f in models/*; do [ ! -f "$$f" ] || install -m 644 "$$f" $(DESTDIR)$(SHARE)/models; done
 	for s in 1 5 8; do install -d $(DESTDIR)$(PREFIX)/share/man/man$$s; \
 	    for f in docs/man/*.$$s; do [ ! -f "$$f" ] || install -m 644 "$$f" $(DESTDIR)$(PREFIX)/share/man/man$$s; done; done
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install -m 644 docs/completion/derain.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/derain
 uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/derain
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,deraind derain) $(DESTDIR)$(MODULES)/derain-cuda.so
 	rm -rf $(DESTDIR)$(SHARE)
 	rm -f $(foreach f,$(wildcard docs/man/*.[158]),$(DESTDIR)$(PREFIX)/share/man/man$(subst .,,$(suffix $(f)))/$(notdir $(f)))

@@ -107,6 +107,31 @@ static dr_status follow(cli_http *h, const cli_env *env, put *p, cli_progress *p
     return cli_job_result(h, env, p->job, &p->answer, &p->err);
 }
 
+/* ^C while the service held the answer: the job's id is not known yet. Asking again with the same key tells it, either
+ * as the job (202) or as the `job` of the problem that the first request is being worked on. */
+static void cancel_by_key(cli_http *h, const char *path, const char *key, const void *data, size_t len) {
+    cli_answer a = {.retry_after_s = -1};
+    dr_error err = {0};
+    dr_status s = cli_http_do(h,
+                              &(cli_call){.method = "POST",
+                                          .path = path,
+                                          .accept = "application/json",
+                                          .content_type = "application/octet-stream",
+                                          .prefer = "respond-async",
+                                          .idem_key = key,
+                                          .body = data,
+                                          .body_len = len,
+                                          .deadline_ns = dr_clock_ns() + INT64_C(3000000000),
+                                          .tries_max = 1,
+                                          .ignore_stop = true},
+                              &a, &err);
+    json_t *o = (!s || a.status == 409) && a.body ? json_loadb(a.body, a.len, 0, NULL) : NULL;
+    const char *id = *cli_member(o, "job") ? cli_member(o, "job") : cli_member(o, "id");
+    if (*id) cli_job_cancel_now(h, id);
+    json_decref(o);
+    cli_answer_clear(&a);
+}
+
 static dr_status put_bytes(cli_http *h, const cli_env *env, const char *path, put *p, const void *data, size_t len,
                            int tries_max, cli_progress *progress) {
     char key[40], prefer[32];
@@ -130,7 +155,10 @@ static dr_status put_bytes(cli_http *h, const cli_env *env, const char *path, pu
                                           .deadline_ns = env->deadline_ns,
                                           .tries_max = tries_max},
                               &p->answer, &p->err);
-    if (!s && (p->answer.status == 202 || p->answer.status == 201)) s = follow(h, env, p, progress);
+    if (!s && (p->answer.status == 202 || p->answer.status == 201))
+        s = follow(h, env, p, progress);
+    else if (s == DR_CANCELLED && !env->opt->async)
+        cancel_by_key(h, path, key, data, len);
     if (s || p->state == PUT_QUEUED) return s;
     if (strncasecmp(p->answer.content_type, "image/", 6) != 0 || !cli_looks_like_picture(p->answer.body, p->answer.len))
         return dr_fail_as(&p->err, DR_CORRUPT, "bad_answer", "the answer is no picture; is that a deraind?");

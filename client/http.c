@@ -36,7 +36,9 @@ dr_status cli_http_open(const char *url, const char *key, cli_http **ret, dr_err
     const char *host = strncasecmp(url, "http://", 7) == 0    ? url + 7
                        : strncasecmp(url, "https://", 8) == 0 ? url + 8
                                                               : NULL;
-    if (!host || !isalnum((unsigned char)(*host == '[' ? host[1] : *host)) || strpbrk(url, " \r\n\t"))
+    bool named =
+        host && (*host == '[' ? isxdigit((unsigned char)host[1]) || host[1] == ':' : isalnum((unsigned char)*host));
+    if (!named || strpbrk(url, " \r\n\t"))
         return dr_fail_as(err, DR_INVALID, "bad_url", "'%s' is no http:// or https:// address", url);
     if (key && (!*key || strpbrk(key, "\r\n")))
         return dr_fail_as(err, DR_INVALID, "bad_key", "the access key is empty or has a line break in it");
@@ -225,7 +227,7 @@ static dr_status try_once(cli_http *h, const cli_call *call, const char *url, in
 static dr_status check_digest(const cli_answer *a, dr_error *err) {
     const char *p = strstr(a->digest, "sha-256=:");
     if (!p) return DR_OK;
-    uint8_t want[32], got[32];
+    uint8_t want[40], got[32]; /* the decoder wants room for whole groups */
     size_t n = 0;
     p += 9;
     const char *end = strchr(p, ':');
