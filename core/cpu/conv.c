@@ -17,6 +17,7 @@
 #include "core/cpu/amx.h"
 #include "core/cpu/conv_kern.h"
 #include "core/cpu/dnnl.h"
+#include "core/cpu/wino.h"
 #include <assert.h>
 #include <omp.h>
 #include <stdio.h>
@@ -36,7 +37,9 @@ struct dr_cpu_conv {
 /* What a slot holds. */
 typedef struct conv_slot {
     dr_dnnl_conv *conv;
-    void *prepared; /* frozen weights in conv's format */
+    void *prepared;       /* frozen weights in conv's format */
+    float *wino;          /* frozen weights for our Winograd, for any size of picture */
+    const float *wino_of; /* made from these */
 } conv_slot;
 
 /* ---- open, close, scratch ---------------------------------------------------------------------------------------- */
@@ -109,6 +112,7 @@ static void slot_destroy(void *p) {
     if (!s) return;
     dr_dnnl_conv_destroy(s->conv);
     dr_free(s->prepared);
+    dr_free(s->wino);
     dr_free(s);
 }
 
@@ -183,6 +187,52 @@ static dr_dnnl_key key_for(const dr_cpu *c, dr_dnnl_pass pass, dr_shape x, int o
     key.pad = pad;
     key.bf16 = c->conv->bf16;
     return key;
+}
+
+/* ---- our Winograd ---- */
+
+static bool takes_wino(int k, int ic, int oc) {
+    return k == 3 && ic % 16 == 0 && oc % 16 == 0;
+}
+
+/* The transformed weights that the slot keeps. */
+static dr_status frozen_wino(const dr_cpu *c, const dr_wino_conv *q, const float *w, dr_slot *slot, const float **ret,
+                             dr_error *err) {
+    conv_slot *cs = slot->p;
+    if (cs && (!cs->wino || cs->wino_of != w)) {
+        slot_destroy(cs);
+        slot->p = cs = NULL;
+    }
+    if (!cs) {
+        cs = dr_calloc(1, sizeof *cs);
+        if (cs) cs->wino = dr_malloc_aligned(dr_wino_weights_bytes(q));
+        if (!cs || !cs->wino) {
+            dr_free(cs);
+            return dr_fail(err, DR_NOMEM, "no memory for %zu bytes of weights", dr_wino_weights_bytes(q));
+        }
+        cs->wino_of = w;
+        dr_wino_prepare(c->conv->kern, q, w, cs->wino);
+        slot->p = cs;
+        slot->destroy = slot_destroy;
+    }
+    *ret = cs->wino;
+    return DR_OK;
+}
+
+static dr_status run_wino(dr_cpu *c, const dr_wino_conv *q, const float *x, const float *w, const float *b, float *y,
+                          dr_slot *slot, dr_error *err) {
+    void *scratch = NULL;
+    const float *u = NULL;
+    dr_status s = slot ? frozen_wino(c, q, w, slot, &u, err) : DR_OK;
+    size_t w_bytes = slot ? 0 : dr_wino_weights_bytes(q);
+    if (!s) s = dr_cpu_scratch(c, w_bytes + dr_wino_scratch(q, c->threads), &scratch, err);
+    if (s) return s;
+    if (!slot) {
+        dr_wino_prepare(c->conv->kern, q, w, scratch);
+        u = scratch;
+    }
+    dr_wino_run(c->conv->kern, q, x, u, b, y, (char *)scratch + w_bytes);
+    return DR_OK;
 }
 
 /* ---- small helpers on weights --------------------------------------------------------------------------------------
@@ -305,6 +355,10 @@ dr_status dr_cpu_conv2d(dr_backend *be, dr_conv2d_desc d, dr_tensor x, const flo
         few_out(c, x.data, xs, w, b, y.data, oc, d.k, d.pad, scratch);
         return DR_OK;
     }
+    if (takes_wino(d.k, xs.c, oc) && !c->conv->bf16) {
+        dr_wino_conv q = {.n = xs.n, .ic = xs.c, .ih = xs.h, .iw = xs.w, .oc = oc, .pad = d.pad};
+        return run_wino(c, &q, x.data, w, b, y.data, d.frozen ? slot : NULL, err);
+    }
     dr_dnnl_key key = key_for(c, DR_DNNL_FWD, xs, oc, d.k, d.pad);
     key.bias = b != NULL;
     key.frozen = d.frozen && slot;
@@ -344,6 +398,11 @@ dr_status dr_cpu_conv2d_dx(dr_backend *be, dr_conv2d_desc d, dr_tensor dy, const
         few_out(c, dy.data, dy.shape, scratch, NULL, dx.data, ic, d.k, d.k - 1 - d.pad,
                 (float *)(void *)((char *)scratch + w_bytes));
         return DR_OK;
+    }
+    if (takes_wino(d.k, ic, oc) && !c->conv->bf16) {
+        dr_wino_conv q = {
+            .n = dy.shape.n, .ic = oc, .ih = dy.shape.h, .iw = dy.shape.w, .oc = ic, .pad = 2 - d.pad, .flip = true};
+        return run_wino(c, &q, dy.data, w, NULL, dx.data, NULL, err);
     }
     bool mirror = oc % 16 && ic % 16 == 0;
     dr_dnnl_key key = mirror ? key_for(c, DR_DNNL_FWD, dy.shape, ic, d.k, d.k - 1 - d.pad)

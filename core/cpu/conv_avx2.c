@@ -1,4 +1,8 @@
 /* conv_avx2.c - the convolution kernels for AVX2 and FMA. */
+/* clang-format off: the first defines what the second uses */
 #include "core/cpu/conv_kern.inc"
+#include "core/cpu/wino_kern.inc"
+/* clang-format on */
 
-const dr_conv_kern dr_conv_kern_avx2 = {.name = "avx2", .few_out_row = few_out_row};
+const dr_conv_kern dr_conv_kern_avx2 = {
+    .name = "avx2", .few_out_row = few_out_row, .wino_weights = wino_weights, .wino_block = wino_block};

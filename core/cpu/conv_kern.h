@@ -6,6 +6,7 @@
 #ifndef DR_CPU_CONV_KERN_H
 #define DR_CPU_CONV_KERN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { DR_FEW_OUT_MAX = 3 };
@@ -18,8 +19,22 @@ typedef struct dr_few_out {
     int c_blocks, h, w_in, oh, ow, oc, k, pad;
 } dr_few_out;
 
+/* Winograd 3x3 of one picture, nChw16c to nChw16c, see wino.h. Tiles of 4x4 outputs are numbered by rows. */
+typedef struct dr_wino {
+    const float *x, *u, *b;     /* u: transformed weights; b may be NULL */
+    const float *scale, *shift; /* x is taken as x*scale[c]+shift[c], at least 0 with relu; NULL: as it is */
+    float *y;
+    int ic, h, w, oc, oh, ow, pad, tiles_x;
+    bool relu, reflect; /* the padding mirrors (after scale and relu) instead of being zero */
+} dr_wino;
+
 typedef struct dr_conv_kern {
     const char *name;
+    /* outputs ob*16.. of the whole u, 36*ic*oc floats; `flip`: w is (ic,oc,3,3) and is turned by 180 degrees */
+    void (*wino_weights)(const float *w, int ic, int oc, bool flip, int ob, float *u);
+    /* `n` tiles from tile0, in dr_wino_scratch floats. part: NULL, or oc/16 times (first, sum, sum of squares)[16] of
+     * the outputs, both sums about `first` */
+    void (*wino_block)(const dr_wino *a, int tile0, int n, float *scratch, float *part);
     void (*few_out_row)(const dr_few_out *a, int row);
 } dr_conv_kern;
 
