@@ -1,13 +1,12 @@
 /* dnnl.c - see dnnl.h.
  *
- * Winograd is asked for by name (3x3, f32): `auto` never picks it. Its scratchpad is the whole picture's, so the caller
- * owns it and splits large pictures. Where no fast kernel takes our layout (AVX2 machines want nChw8c, the bf16 kernels
+ * Winograd (backward-weights of 3x3 in f32; the other passes have our own) is asked for by name: `auto` never picks it.
+ * Where no fast kernel takes our layout (AVX2 machines want nChw8c, the bf16 kernels
  * nhwc), the primitive is created with formats of its own choice and the tensors are reordered through scratch. */
 #include "core/cpu/dnnl.h"
 #include "core/base/alloc.h"
 #include "core/base/log.h"
 #include <dnnl.h>
-#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -129,7 +128,7 @@ static bool slow(const_dnnl_primitive_desc_t pd) {
 
 /* Winograd, else direct in our layout, else direct in any layout, else whatever there is. */
 static dnnl_status_t choose(const dr_dnnl *d, const dr_dnnl_key *k, dnnl_primitive_desc_t *ret) {
-    bool wino = k->k == 3 && !k->bf16 && k->ic % 16 == 0 && k->oc % 16 == 0;
+    bool wino = k->k == 3 && k->pass == DR_DNNL_DW && !k->bf16 && k->ic % 16 == 0 && k->oc % 16 == 0;
     if (wino && make_pd(d, k, dnnl_convolution_winograd, false, ret) == dnnl_success) {
         if (!slow(*ret)) return dnnl_success;
         dnnl_primitive_desc_destroy(*ret);
@@ -190,12 +189,7 @@ dr_status dr_dnnl_conv_create(dr_dnnl *d, const dr_dnnl_key *key, dr_dnnl_conv *
     dnnl_dims_t wd = {k->oc, k->ic, k->k, k->k}, bd = {k->oc};
     dnnl_memory_desc_t x, w, y, b;
     const char *doing = "choosing a kernel";
-    /* Winograd's blocking, and with it the order of its sums, follows the number of threads seen here: the forward pass
-     * pretends a fixed one, so that it gives the same bits for any smaller number at run time. */
-    int threads = omp_get_max_threads();
-    if (k->pass == DR_DNNL_FWD && threads < 4) omp_set_num_threads(4);
     dnnl_status_t s = choose(d, k, &c->pd);
-    omp_set_num_threads(threads);
     if (s) goto out;
     doing = "creating the convolution";
     s = dnnl_primitive_create(&c->prim, c->pd);
