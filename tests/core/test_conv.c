@@ -9,6 +9,8 @@ static void cpu_done(dr_cpu *c) {
     dr_cpu_conv_close(c);
 }
 
+static enum dr_cpu_isa best = DR_CPU_AVX512;
+
 static dr_status cpu_init(dr_cpu *c, int threads, dr_precision p) {
     dr_error err = {0};
     *c = (dr_cpu){.threads = threads, .precision = p, .isa = DR_CPU_BASE};
@@ -16,6 +18,7 @@ static dr_status cpu_init(dr_cpu *c, int threads, dr_precision p) {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
         c->isa = DR_CPU_AVX512;
+    if (c->isa > (int)best) c->isa = best;
     dr_status s = dr_cpu_conv_open(c, &err);
     if (s) printf("# %s\n", err.text);
     return s;
@@ -244,6 +247,17 @@ TEST(one_thread) {
 }
 TEST(bf16_within_its_precision) {
     passes(2, DR_PREC_BF16, 2e-2);
+}
+
+TEST(avx2_kernels) {
+    best = DR_CPU_AVX2;
+    passes(2, DR_PREC_F32, 2e-5);
+    best = DR_CPU_AVX512;
+}
+TEST(baseline_kernels) {
+    best = DR_CPU_BASE;
+    passes(2, DR_PREC_F32, 2e-5);
+    best = DR_CPU_AVX512;
 }
 
 TEST(forward_gives_equal_bits_for_any_number_of_threads) {
