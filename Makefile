@@ -114,7 +114,7 @@ deps:
 	@tests/deps.sh
 test-run: all $(TESTS) check-layers
 	DERAIN_MODULE_DIR=$(CURDIR)/$(B) B=$(B) SAN=$(SAN) tests/run.sh $(TESTS) $(SCRIPTS)
-demo-run: all
+demo-run: all $(B)/tests/demo/beside
 	B=$(B) tests/demo/demo.sh
 bench: all
 	B=$(B) tests/bench/bench.sh
