@@ -293,7 +293,7 @@ int srv_cmd_train(int argc, char **argv) {
     if (o->residual == 2) return usage("--residual-channels is 0, 1 or 3");
     if (residual && o->residual == 0) return usage("--residual and --residual-channels 0 exclude each other");
     /* product, which is also what NULL means, has a residual of its own choice */
-    if (residual && o->residual < 0 && o->preset && strcmp(o->preset, "product")) o->residual = 3;
+    if (residual && o->residual < 0 && o->preset && strcmp(o->preset, "product") != 0) o->residual = 3;
 
     if (preview) {
         dr_error err = {0};

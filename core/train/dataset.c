@@ -261,7 +261,7 @@ static bool load(dr_dataset *d, entry *e, dr_status *ret_s, dr_error *err) {
     char *file = NULL;
     size_t len = 0, bytes;
     dr_error why = {0};
-    dr_picture_info info;
+    dr_picture_info info = {0};
     dr_limits lim = {.body_max_bytes = d->opts.file_max};
     dr_limits_fill(&lim);
     dr_status s = dr_fs_read(e->path, (size_t)d->opts.file_max, &file, &len, &why);

@@ -19,21 +19,26 @@ dr_status dr_train_preview(const dr_train_opts *o, int n, const char *path, dr_e
     float *data = dr_malloc(sizeof *data * floats * 2 * (size_t)n);
     const float **cell = dr_calloc((size_t)rows * COLS, sizeof *cell);
     const char **label = dr_malloc(sizeof *label * (size_t)rows);
-    if (!data || !cell || !label) s = dr_fail(err, DR_NOMEM, "no memory for %d samples", n);
-    if (!s) s = dr_feed_open(&p, 0, &f, err);
-    for (int j = 0; !s && j < rows; j++) label[j] = j < half ? "RAINY" : "CLEAN";
-    for (int i = 0; !s && i < n; i++) {
+    if (!data || !cell || !label) {
+        s = dr_fail(err, DR_NOMEM, "no memory for %d samples", n);
+        goto out;
+    }
+    s = dr_feed_open(&p, 0, &f, err);
+    if (s) goto out;
+    for (int j = 0; j < rows; j++) label[j] = j < half ? "RAINY" : "CLEAN";
+    for (int i = 0; i < n; i++) {
         dr_batch b;
         float *rainy = data + 2 * floats * (size_t)i, *clean = rainy + floats;
         s = dr_feed_next(f, &b, err);
-        if (s) break;
+        if (s) goto out;
         memcpy(rainy, b.rainy, floats * sizeof *rainy);
         memcpy(clean, b.clean, floats * sizeof *clean);
         cell[i] = rainy;
         cell[half * COLS + i] = clean;
     }
     dr_grid sheet = {.cols = COLS, .rows = rows, .w = p.crop, .h = p.crop, .cell = cell, .row_label = label};
-    if (!s) s = dr_grid_write(&sheet, path, err);
+    s = dr_grid_write(&sheet, path, err);
+out:
     dr_feed_close(f);
     dr_free(data);
     dr_free(cell);

@@ -70,8 +70,11 @@ dr_status dr_sheet_training(int n, int h, int w, const float *rainy, const float
     float *diff = dr_malloc(sizeof *diff * 2 * floats * (size_t)n);
     const float **cell = dr_malloc(sizeof *cell * 6 * (size_t)n);
     dr_status s = DR_OK;
-    if (!diff || !cell) s = dr_fail(err, DR_NOMEM, "no memory for a sample sheet");
-    for (int i = 0; !s && i < n; i++) {
+    if (!diff || !cell) {
+        s = dr_fail(err, DR_NOMEM, "no memory for a sample sheet");
+        goto out;
+    }
+    for (int i = 0; i < n; i++) {
         size_t at = (size_t)i * floats;
         float *d = diff + 2 * at;
         difference(rainy + at, rainy_out + at, floats, d);
@@ -79,9 +82,8 @@ dr_status dr_sheet_training(int n, int h, int w, const float *rainy, const float
         const float *row[6] = {rainy + at, rainy_out + at, d, clean + at, clean_out + at, d + floats};
         memcpy(cell + 6 * (size_t)i, row, sizeof row);
     }
-    if (!s)
-        s = dr_grid_write(&(dr_grid){.cols = 6, .rows = n, .w = w, .h = h, .cell = cell, .col_label = label}, path,
-                          err);
+    s = dr_grid_write(&(dr_grid){.cols = 6, .rows = n, .w = w, .h = h, .cell = cell, .col_label = label}, path, err);
+out:
     dr_free(cell);
     dr_free(diff);
     return s;

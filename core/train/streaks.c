@@ -127,7 +127,7 @@ static int float_order(const void *a, const void *b) {
 
 /* About the 99.5 percentile, from every 37th pixel. */
 static float near_peak(const float *layer, int size) {
-    float v[1024];
+    float v[1024] = {0};
     size_t n = 0, total = (size_t)size * (size_t)size, step = total / 1024 + 1;
     for (size_t i = step / 2; i < total && n < 1024; i += step) v[n++] = layer[i];
     qsort(v, n, sizeof *v, float_order);
