@@ -42,14 +42,19 @@ dr_status dr_graph_fail(dr_graph *g, dr_status code, const char *fmt, ...) {
     return g->err.code = code;
 }
 
+static const dr_node *node_at(const dr_graph *g, dr_var v) {
+    static const dr_node none;
+    return v >= 0 && v < g->n ? &g->nodes[v] : &none;
+}
+
 dr_shape dr_var_shape(const dr_graph *g, dr_var v) {
-    return v < 0 || v >= g->n ? (dr_shape){0} : g->nodes[v].shape;
+    return node_at(g, v)->shape;
 }
 dr_tensor dr_var_tensor(const dr_graph *g, dr_var v) {
-    return v < 0 || v >= g->n ? (dr_tensor){0} : g->nodes[v].out;
+    return node_at(g, v)->out;
 }
 dr_tensor dr_var_grad(const dr_graph *g, dr_var v) {
-    return v < 0 || v >= g->n ? (dr_tensor){0} : g->nodes[v].grad;
+    return node_at(g, v)->grad;
 }
 
 /* ---- tensors that come back ---- */

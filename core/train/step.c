@@ -165,7 +165,7 @@ static void generator_terms(work *w, terms *t, dr_error *err) {
         add_terms(t, "adv_B", fakes, n, 0.5 * o->w_gan);
     }
     /* Back again: whole where the reconstruction is wanted, else only as far as the taps. */
-    dr_var back_a[DR_TAPS], back_b[DR_TAPS], rec_a = -1, rec_b = -1;
+    dr_var back_a[DR_TAPS] = {-1, -1, -1, -1}, back_b[DR_TAPS] = {-1, -1, -1, -1}, rec_a = -1, rec_b = -1;
     bool whole = o->w_cycle > 0 || o->w_nce_extra > 0;
     if (o->dual && whole) {
         rec_a = dr_generator_forward(g, &m->g[1], w->fake_b, back_b);
@@ -179,7 +179,7 @@ static void generator_terms(work *w, terms *t, dr_error *err) {
         nce_terms(w, t, "nce_2", back_a, 0, w->taps_b, 1, 0.5 * o->w_nce, err);
     }
     if (o->w_nce_extra > 0) { /* (N_R,R*) and (R_N,N*): the reconstruction asks, the fake answers */
-        dr_var q_a[DR_TAPS], q_b[DR_TAPS];
+        dr_var q_a[DR_TAPS] = {-1, -1, -1, -1}, q_b[DR_TAPS] = {-1, -1, -1, -1};
         dr_generator_encode(g, &m->g[0], rec_a, q_a);
         dr_generator_encode(g, &m->g[1], rec_b, q_b);
         nce_terms(w, t, "nce_3", q_a, 0, back_b, 1, 0.5 * o->w_nce_extra, err);
