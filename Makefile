@@ -118,6 +118,19 @@ demo-run: all $(B)/tests/demo/beside
 	B=$(B) tests/demo/demo.sh
 bench: all
 	B=$(B) tests/bench/bench.sh
+# tests/fuzz/fuzz_T.c under libFuzzer for SECONDS; what it learns stays in the corpus folder. A target outside core/base and
+# core/image names its further sources in FUZZ_SRC_T.
+T       ?= png
+SECONDS ?= 60
+FUZZ_CC ?= clang
+FUZZ_SRC_safetensors := core/model/safetensors.c
+fuzz:
+	@mkdir -p build/fuzz/$(T)
+	$(CC) -std=c11 -D_GNU_SOURCE -I. -o build/fuzz/seeds tests/fuzz/seeds.c core/base/hash.c $(filter-out -ldnnl -lgomp,$(LIBS_core))
+	build/fuzz/seeds build/fuzz/$(T)
+	$(FUZZ_CC) -std=c11 -D_GNU_SOURCE -I. -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	    -o build/fuzz/fuzz_$(T) tests/fuzz/fuzz_$(T).c $(call src,core/base core/image) $(FUZZ_SRC_$(T)) $(filter-out -ldnnl -lgomp,$(LIBS_core))
+	cd build/fuzz && ./fuzz_$(T) -max_total_time=$(SECONDS) -rss_limit_mb=1024 -print_final_stats=1 $(T)
 check-layers:
 	@tests/layers.sh
 format:
@@ -143,6 +156,6 @@ uninstall:
 clean:
 	rm -rf build build-*
 
-.PHONY: all test demo deps test-run demo-run bench check-layers format lint install uninstall clean
+.PHONY: all test demo deps test-run demo-run bench fuzz check-layers format lint install uninstall clean
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -41,6 +41,11 @@ static dr_status make_upright(dr_image *img, int orientation, dr_error *err) {
     if (s) return s;
     dr_image_meta *m = &img->meta;
     if (m->exif) dr_exif_upright(m->exif, m->exif_len);
+    if (dr_exif_orientation(m->exif, m->exif_len) != 1) { /* folders that overlap: it would be turned twice */
+        dr_free(m->exif);
+        m->exif = NULL;
+        m->exif_len = 0;
+    }
     if (orientation >= 5) {
         const uint32_t x = m->phys_x;
         m->phys_x = m->phys_y;
