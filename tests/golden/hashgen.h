@@ -32,10 +32,16 @@ static inline float hg_unit(uint64_t base, uint64_t i) {
     return (float)((int32_t)(hg_bits(base, i) >> 40) - (1 << 23)) * 0x1p-23f;
 }
 
-/* n values of the array `name`, uniform in [-scale, scale). */
-static inline void hg_fill(const char *name, float scale, size_t n, float *ret) {
+/* n values of the array `name`, uniform in [-scale, scale); offset is then added to each one's magnitude. */
+static inline void hg_fill_offset(const char *name, float scale, float offset, size_t n, float *ret) {
     uint64_t base = hg_name(name);
-    for (size_t i = 0; i < n; i++) ret[i] = hg_unit(base, i) * scale;
+    for (size_t i = 0; i < n; i++) {
+        float v = hg_unit(base, i) * scale;
+        ret[i] = v < 0 ? v - offset : v + offset;
+    }
+}
+static inline void hg_fill(const char *name, float scale, size_t n, float *ret) {
+    hg_fill_offset(name, scale, 0.0f, n, ret);
 }
 
 /* Factor that gives a weight with fan_in inputs the variance gain^2 / fan_in. */
@@ -43,13 +49,29 @@ static inline float hg_scale(double gain, int fan_in) {
     return (float)(gain * sqrt(3.0 / (double)fan_in));
 }
 
-/* An 8-bit picture of n samples: smooth it is not, every level occurs. */
+/* Sample i of an 8-bit picture of white noise. */
 static inline uint8_t hg_pixel(uint64_t base, uint64_t i) {
     return (uint8_t)(hg_bits(base, i) >> 56);
 }
 static inline void hg_fill_picture(const char *name, size_t n, float *ret) { /* as METHOD.md section 10: [-1,1] */
     uint64_t base = hg_name(name);
     for (size_t i = 0; i < n; i++) ret[i] = ((float)hg_pixel(base, i) / 255.0f - 0.5f) / 0.5f;
+}
+
+/* Square picture (channels,side,side) in [-1,1]: 8-bit values of the hash every `cell` pixels, bilinear between them.
+ */
+static inline void hg_smooth_picture(const char *name, int channels, int side, int cell, float *ret) {
+    uint64_t base = hg_name(name);
+    int g = side / cell + 1;
+    for (int c = 0; c < channels; c++)
+        for (int y = 0; y < side; y++)
+            for (int x = 0; x < side; x++) {
+                int fy = y % cell, fx = x % cell;
+                uint64_t at = (uint64_t)((c * g + y / cell) * g + x / cell);
+                int left = hg_pixel(base, at) * (cell - fy) + hg_pixel(base, at + (uint64_t)g) * fy;
+                int right = hg_pixel(base, at + 1) * (cell - fy) + hg_pixel(base, at + (uint64_t)g + 1) * fy;
+                *ret++ = (float)((left * (cell - fx) + right * fx) / (double)(cell * cell) / 127.5 - 1.0);
+            }
 }
 
 typedef struct hg_pair {

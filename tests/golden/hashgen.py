@@ -27,9 +27,12 @@ def unit(name, n):
     return ((bits(name, n) >> np.uint64(40)).astype(np.int64) - (1 << 23)).astype(np.float32) * np.float32(2.0**-23)
 
 
-def fill(name, scale, shape):
-    """Array `name`, uniform in [-scale, scale); scale is rounded to f32 first."""
-    return (unit(name, int(np.prod(shape))) * np.float32(scale)).reshape(shape)
+def fill(name, scale, shape, offset=0.0):
+    """Array `name`, uniform in [-scale, scale); scale is rounded to f32 first. offset is added to the magnitude."""
+    v = unit(name, int(np.prod(shape))) * np.float32(scale)
+    if offset:
+        v = np.where(v < 0, v - np.float32(offset), v + np.float32(offset))
+    return v.reshape(shape)
 
 
 def scale(gain, fan_in):
@@ -45,6 +48,16 @@ def picture(name, shape):
     """8-bit picture as floats in [-1,1], rounded as METHOD.md section 10 does it in f32."""
     x = pixels(name, shape).astype(np.float32) / np.float32(255)
     return (x - np.float32(0.5)) / np.float32(0.5)
+
+
+def smooth_picture(name, channels, side, cell):
+    """Square picture in [-1,1]: 8-bit values of the hash every `cell` pixels, bilinear between them."""
+    g = side // cell + 1
+    p = pixels(name, (channels, g, g)).astype(np.int64)
+    c, f = np.arange(side) // cell, np.arange(side) % cell
+    rows = p[:, c] * (cell - f)[:, None] + p[:, c + 1] * f[:, None]
+    v = rows[:, :, c] * (cell - f) + rows[:, :, c + 1] * f
+    return (v / (cell * cell) / 127.5 - 1.0).astype(np.float32)
 
 
 def positions(name, n, s):

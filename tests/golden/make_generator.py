@@ -74,4 +74,5 @@ def main():
         f.write("static const golden_case golden_cases[] = {\n" + "\n".join(rows) + "\n};\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -6,8 +6,8 @@ definition, so that the C shortcuts (separable blur, bilinear form, fused norms)
 take them. Runs in float32 and float64. Debian's python3-torch (1.13) is enough.
 
 Generator: pad 3, conv 7x7, two conv + blur-down, residual blocks, two blur-up + conv, pad 3, conv 7x7, tanh; instance
-norm and ReLU after each but the last. residual = 0: y = tanh(h). residual = 3 or 1 (channels of h): y = x - tanh(h) for
-G_A, y = x + tanh(h) for G_B. Taps: raw outputs of layers 4 and 8, outputs of blocks 1 and 5 (layers 12 and 16)."""
+norm and ReLU after each but the last. residual = 0: y = tanh(h). residual = 3 or 1 (channels of h): y = x - tanh(h); tanh
+has both signs, so the generator that adds rain has the same form. Taps: raw outputs of layers 4 and 8, outputs of blocks 1 and 5 (layers 12 and 16)."""
 import math
 
 import torch
@@ -34,8 +34,14 @@ def generator_shapes(ngf, blocks, residual=0):
     return [s for key, i, o, k in convs for s in ((key + ".weight", (o, i, k, k)), (key + ".bias", (o,)))]
 
 
-def discriminator_shapes(ndf):
-    convs = [(0, 3, ndf), (3, ndf, 2 * ndf), (7, 2 * ndf, 4 * ndf), (11, 4 * ndf, 8 * ndf), (14, 8 * ndf, 1)]
+def discriminator_convs(layers):
+    """State-dict numbers of the convolutions: 0, 3, 7, 11, 14 for three halvings."""
+    return [0] + [4 * i - 1 for i in range(1, layers + 1)] + [4 * layers + 2]
+
+
+def discriminator_shapes(ndf, layers=3):
+    widths = [3] + [ndf * min(2**i, 8) for i in range(layers + 1)] + [1]
+    convs = zip(discriminator_convs(layers), widths, widths[1:])
     return [s for n, i, o in convs for s in (("model.%d.weight" % n, (o, i, 4, 4)), ("model.%d.bias" % n, (o,)))]
 
 
@@ -48,11 +54,11 @@ def head_shapes(ngf, width=256):
     return out
 
 
-def norm_fed_biases(kind, blocks=9):
+def norm_fed_biases(kind, blocks=9, layers=3):
     """Biases whose layer feeds an instance norm and nothing else: their exact gradient is 0. (Layers 4 and 8 of the
     generator are taps as well, so theirs is not.)"""
     if kind == "D":
-        return {"model.%d.bias" % n for n in (3, 7, 11)}
+        return {"model.%d.bias" % n for n in discriminator_convs(layers)[1:-1]}
     if kind == "G":
         last = 12 + blocks
         inner = {"model.%d.conv_block.%d.bias" % (12 + i, j) for i in range(blocks) for j in (1, 5)}
@@ -67,6 +73,19 @@ def hash_params(net, shapes, dtype=torch.float32):
         scale = 0.1 if len(shape) == 1 else hashgen.scale(1.0, math.prod(shape[1:]))
         p[key] = torch.from_numpy(hashgen.fill(net + "." + key, scale, shape)).to(dtype)
     return p
+
+
+def training_rule(net, key, shape, last):
+    """(scale, offset) of a trained tensor: its values are u * scale, pushed away from zero by offset. See Trainer."""
+    bias, fan_in = len(shape) == 1, math.prod(shape[1:])
+    if net[0] == "F":
+        first = ".0." in key
+        if bias:
+            return (1.0, 1.0) if first else (0.1, 0.0)
+        return float(hashgen.scale(0.3 if first else 2.0, fan_in)), 0.0
+    if bias:
+        return (1.0, 0.0) if (net[0], key) == ("D", "model.0.bias") else (0.1, 0.0)
+    return float(hashgen.scale(1.0 if key.startswith(last) else 4.0, fan_in)), 0.0
 
 
 # ---- layers ----------------------------------------------------------------------------------------------------------
@@ -134,12 +153,13 @@ def derain(p, x, blocks, residual=0):
     return y[:, :, :hh, :ww]
 
 
-def discriminator(p, x):
+def discriminator(p, x, layers=3):
+    at = discriminator_convs(layers)
     h = blur_down(F.leaky_relu(conv(p, "model.0", x, 1), 0.2))
-    h = blur_down(F.leaky_relu(instance_norm(conv(p, "model.3", h, 1)), 0.2))
-    h = blur_down(F.leaky_relu(instance_norm(conv(p, "model.7", h, 1)), 0.2))
-    h = F.leaky_relu(instance_norm(conv(p, "model.11", h, 1)), 0.2)
-    return conv(p, "model.14", h, 1)
+    for i in range(1, layers + 1):
+        h = F.leaky_relu(instance_norm(conv(p, "model.%d" % at[i], h, 1)), 0.2)
+        h = blur_down(h) if i < layers else h
+    return conv(p, "model.%d" % at[-1], h, 1)
 
 
 def project_heads(p, taps, positions):
@@ -192,45 +212,58 @@ def l1(a, b):
 # ---- training --------------------------------------------------------------------------------------------------------
 
 RELEASED = dict(
-    residual=0, gan="hinge", gan_g="hinge", w_gan=1.0, w_nce=2.0, w_idt=1.0, w_cycle=0.0, w_nce_extra=0.0, w_transplant=0.0,
+    residual=0, d_layers=3, gan="hinge", gan_g="hinge", w_gan=1.0, w_nce=2.0, w_idt=1.0, w_cycle=0.0, w_nce_extra=0.0, w_transplant=0.0,
     lr=1e-4, lr_f=1e-3,
 )
 
 
 class Trainer:
-    """Six nets with weights from the hash and one training step (two nets fewer in use under rain transplant)."""
+    """Nets with weights from the hash, and one training step. Rain transplant uses G_A, D_A and D_B alone.
+
+    The weights are chosen so that float32 can be judged by 1e-3 at all. A ReLU whose input lies within rounding of zero
+    has its gradient switched by any other order of summation, and one switched unit moves a gradient by 1e-3 and more;
+    Adam's first steps then turn such noise into other weights. So convolutions in front of an instance norm are four
+    times as large (the network computes the same, Adam's fixed steps move it less), the first biases of heads and
+    discriminators are large (fewer units near their kink), and pictures are smooth (neighbours' gradients agree)."""
 
     def __init__(self, ngf, blocks, ndf, dtype=torch.float32, **options):
         self.o = dict(RELEASED, **options)
-        self.blocks, self.dtype = blocks, dtype
+        self.blocks, self.layers = blocks, self.o["d_layers"]
         r = self.o["residual"]
-        shapes = {
-            "G_A": generator_shapes(ngf, blocks, r), "G_B": generator_shapes(ngf, blocks, r),
-            "D_A": discriminator_shapes(ndf), "D_B": discriminator_shapes(ndf),
-            "F1": head_shapes(ngf), "F2": head_shapes(ngf),
-        }
-        self.nets = {n: hash_params(n, s, dtype) for n, s in shapes.items()}
-        for p in self.nets.values():
-            for t in p.values():
-                t.requires_grad_(True)
+        shapes = {"G_A": generator_shapes(ngf, blocks, r), "D_A": discriminator_shapes(ndf, self.layers)}
+        shapes["D_B"] = shapes["D_A"]
+        if not self.o["w_transplant"]:
+            shapes.update({"G_B": shapes["G_A"], "F1": head_shapes(ngf), "F2": head_shapes(ngf)})
+        self.rules, self.nets = {}, {}  # rules: full name -> (shape, scale, offset)
+        for net, tensors in shapes.items():
+            last = tensors[-1][0].rsplit(".", 1)[0] + "."
+            self.nets[net] = {}
+            for key, shape in tensors:
+                scale, offset = training_rule(net, key, shape, last)
+                self.rules[net + "." + key] = (shape, scale, offset)
+                v = torch.from_numpy(hashgen.fill(net + "." + key, scale, shape, offset)).to(dtype)
+                self.nets[net][key] = v.requires_grad_(True)
 
         def adam(names, lr, betas):
-            return torch.optim.Adam([t for n in names for t in self.nets[n].values()], lr=lr, betas=betas, eps=1e-8)
+            tensors = [t for n in names if n in self.nets for t in self.nets[n].values()]
+            return torch.optim.Adam(tensors, lr=lr, betas=betas, eps=1e-8) if tensors else None
 
         self.opt_g = adam(("G_A", "G_B"), self.o["lr"], (0.5, 0.999))
         self.opt_d = adam(("D_A", "D_B"), self.o["lr"], (0.5, 0.999))
         self.opt_f = adam(("F1", "F2"), self.o["lr_f"], (0.9, 0.999))
 
     def g(self, net, x, encode_only=False):
-        sign = -1 if net == "G_A" else 1
-        return generator(self.nets[net], x, self.blocks, self.o["residual"], sign, encode_only)
+        return generator(self.nets[net], x, self.blocks, self.o["residual"], -1, encode_only)
+
+    def d(self, net, x):
+        return discriminator(self.nets[net], x, self.layers)
 
     def encode(self, net, x):
         return self.g(net, x, encode_only=True)[1]
 
     def clear_exact_zeros(self, names):
         for n in names:
-            for key in norm_fed_biases(n[0], self.blocks):
+            for key in norm_fed_biases(n[0], self.blocks, self.layers):
                 self.nets[n][key].grad = torch.zeros_like(self.nets[n][key])
 
     def gradients(self, names):
@@ -238,7 +271,7 @@ class Trainer:
         out = {}
         for n in names:
             for key, t in self.nets[n].items():
-                if key not in norm_fed_biases(n[0], self.blocks) and t.grad is not None:
+                if key not in norm_fed_biases(n[0], self.blocks, self.layers) and t.grad is not None:
                     out[n + "." + key] = t.grad.detach().double().numpy().copy()
         return out
 
@@ -261,19 +294,20 @@ class Trainer:
         # 2. discriminators: D_A judges clean pictures, D_B rainy ones; one Adam step for both
         self.opt_d.zero_grad()
         for d, real, fake in (("D_A", b, fake_b), ("D_B", a, fake_a)):
-            r = gan_real(discriminator(nets[d], real), o["gan"])
-            f = gan_fake(discriminator(nets[d], fake.detach()), o["gan"])
-            loss[d] = 0.5 * (r + f)
-            loss[d].backward()
+            loss["d" + d[1:] + "_real"] = gan_real(self.d(d, real), o["gan"])
+            loss["d" + d[1:] + "_fake"] = gan_fake(self.d(d, fake.detach()), o["gan"])
+            (0.5 * (loss["d" + d[1:] + "_real"] + loss["d" + d[1:] + "_fake"])).backward()
         self.clear_exact_zeros(("D_A", "D_B"))
         grads.update(self.gradients(("D_A", "D_B")))
         self.opt_d.step()
 
         # 3. generators and heads, against the updated discriminators
+        generators, heads_ = (("G_A",), ()) if transplant else (("G_A", "G_B"), ("F1", "F2"))
         self.opt_g.zero_grad()
-        self.opt_f.zero_grad()
-        loss["adv_A"] = gan_generator(discriminator(nets["D_A"], fake_b), o["gan_g"])
-        loss["adv_B"] = gan_generator(discriminator(nets["D_B"], fake_a), o["gan_g"])
+        if heads_:
+            self.opt_f.zero_grad()
+        loss["adv_A"] = gan_generator(self.d("D_A", fake_b), o["gan_g"])
+        loss["adv_B"] = gan_generator(self.d("D_B", fake_a), o["gan_g"])
         total = 0.5 * o["w_gan"] * (loss["adv_A"] + loss["adv_B"])
         loss["idt_A"] = l1(idt_a, b)
         if transplant:
@@ -291,8 +325,8 @@ class Trainer:
             nce_1 = patch_nce(heads("F2", query_taps, "nce_1"), heads("F1", taps_a, "nce_1"))
             query_taps_2 = self.encode("G_A", fake_a)
             nce_2 = patch_nce(heads("F1", query_taps_2, "nce_2"), heads("F2", taps_b, "nce_2"))
-            loss["nce_1"], loss["nce_2"] = o["w_nce"] * nce_1, o["w_nce"] * nce_2
-            total = total + 0.5 * (loss["nce_1"] + loss["nce_2"])
+            loss["nce_1"], loss["nce_2"] = nce_1, nce_2
+            total = total + 0.5 * o["w_nce"] * (nce_1 + nce_2)
             if o["w_cycle"] > 0 or o["w_nce_extra"] > 0:
                 rec_a, taps_fake_b = self.g("G_B", fake_b)
                 rec_b, taps_fake_a = self.g("G_A", fake_a)
@@ -303,12 +337,12 @@ class Trainer:
                 # R* comes out of G_B, so its key side is G_B's encoder with F2 and its query side G_A's with F1; mirrored
                 nce_3 = patch_nce(heads("F1", self.encode("G_A", rec_a), "nce_3"), heads("F2", taps_fake_b, "nce_3"))
                 nce_4 = patch_nce(heads("F2", self.encode("G_B", rec_b), "nce_4"), heads("F1", taps_fake_a, "nce_4"))
-                loss["nce_3"], loss["nce_4"] = o["w_nce_extra"] * nce_3, o["w_nce_extra"] * nce_4
-                total = total + 0.5 * (loss["nce_3"] + loss["nce_4"])
-        loss["G"] = total
+                loss["nce_3"], loss["nce_4"] = nce_3, nce_4
+                total = total + 0.5 * o["w_nce_extra"] * (nce_3 + nce_4)
         total.backward()
-        self.clear_exact_zeros(("G_A", "G_B"))
-        grads.update(self.gradients(("G_A", "G_B", "F1", "F2")))
+        self.clear_exact_zeros(generators)
+        grads.update(self.gradients(generators + heads_))
         self.opt_g.step()
-        self.opt_f.step()
+        if heads_:
+            self.opt_f.step()
         return {k: float(v.detach()) for k, v in loss.items()}, grads
