@@ -17,11 +17,11 @@ typedef struct dr_trainer dr_trainer;
 typedef struct dr_train_opts {
     const char *const *rainy, *const *clean; /* folders, or text files with a path a line */
     int n_rainy, n_clean;
-    const char *streaks;    /* folder of rain layers, "procedural", NULL = none */
-    const char *out;        /* folder for what the training leaves behind */
-    const char *preset;     /* "released" or "product" */
-    const char *init;       /* generator or training file to start from, NULL = random */
-    const char *resume;     /* checkpoint, NULL = new */
+    const char *streaks;                 /* folder of rain layers, "procedural", NULL = none */
+    const char *out;                     /* folder for what the training leaves behind */
+    const char *preset;                  /* "released" or "product" */
+    const char *init;                    /* generator or training file to start from, NULL = random */
+    const char *resume;                  /* checkpoint, NULL = new */
     const char *eval_rainy, *eval_clean; /* both or none */
     const char *backend, *precision;     /* "auto"/"cpu"/"cuda"; "f32"/"bf16" */
     int threads;
@@ -29,10 +29,12 @@ typedef struct dr_train_opts {
     int crop, batch, ngf, blocks, ndf, d_layers, residual;          /* -1 = the preset's value */
     double lr, lr_f;                                                /* of G and D; of F; negative = the preset's */
     double w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant; /* loss weights; negative = the preset's */
-    double ema_decay;                       /* negative = the preset's; 0 = none */
-    double streaks_share;                   /* part of the rainy samples that are rendered; negative = 0.5 */
-    int pool;                               /* image pool size; -1 = the preset's */
-    uint64_t seed;                          /* 0 = 1, or the checkpoint's */
+    double
+        transplant_gain;  /* strength of transplanted rain: gain^-1/2 to gain, drawn a step; negative = the preset's */
+    double ema_decay;     /* negative = the preset's; 0 = none */
+    double streaks_share; /* part of the rainy samples that are rendered; negative = 0.5 */
+    int pool;             /* image pool size; -1 = the preset's */
+    uint64_t seed;        /* 0 = 1, or the checkpoint's */
 } dr_train_opts;
 void dr_train_opts_init(dr_train_opts *o);
 

@@ -9,7 +9,7 @@ typedef struct preset {
     const char *name;
     int crop, batch, ngf, blocks, ndf, d_layers, residual, pool;
     int64_t steps;
-    double lr, lr_f, w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant, ema_decay, streaks_share;
+    double lr, lr_f, w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant, transplant_gain, ema_decay, streaks_share;
     dr_gan_loss g_gan;
     double gain, decay_part;
 } preset;
@@ -28,6 +28,7 @@ static const preset presets[] = {
      .w_gan = 1,
      .w_nce = 2,
      .w_idt = 1,
+     .transplant_gain = 1,
      .streaks_share = 0.5,
      .g_gan = DR_GAN_HINGE_REAL,
      .gain = 0.02,
@@ -46,6 +47,7 @@ static const preset presets[] = {
      .w_gan = 1,
      .w_idt = 10,
      .w_transplant = 10,
+     .transplant_gain = 1.6,
      .ema_decay = 0.999,
      .streaks_share = 0.5,
      .g_gan = DR_GAN_NEG_MEAN,
@@ -70,6 +72,7 @@ void dr_train_opts_init(dr_train_opts *o) {
                          .w_cycle = -1,
                          .w_nce_extra = -1,
                          .w_transplant = -1,
+                         .transplant_gain = -1,
                          .ema_decay = -1,
                          .streaks_share = -1,
                          .pool = -1};
@@ -90,6 +93,8 @@ static dr_status check(const dr_train_opts *o, dr_error *err) {
     if (o->blocks < DR_BLOCKS_TRAIN)
         return dr_fail(err, DR_INVALID, "blocks %d: training needs at least %d", o->blocks, DR_BLOCKS_TRAIN);
     if (o->steps < 1) return dr_fail(err, DR_INVALID, "steps %lld: it must be 1 or more", (long long)o->steps);
+    if (!(o->transplant_gain >= 1 && o->transplant_gain <= 4))
+        return dr_fail(err, DR_INVALID, "transplant gain %g: it must be from 1 to 4", o->transplant_gain);
     if (o->ema_decay >= 1) return dr_fail(err, DR_INVALID, "ema decay %g: it must be below 1", o->ema_decay);
     if (o->streaks_share > 1) return dr_fail(err, DR_INVALID, "streaks share %g: from 0 to 1", o->streaks_share);
     const double all[] = {o->lr, o->lr_f, o->w_gan, o->w_nce, o->w_idt, o->w_cycle, o->w_nce_extra, o->w_transplant};
@@ -123,6 +128,7 @@ dr_status dr_preset_fill(dr_train_opts *o, dr_objective *ret, dr_error *err) {
     put(&o->w_cycle, p->w_cycle);
     put(&o->w_nce_extra, p->w_nce_extra);
     put(&o->w_transplant, p->w_transplant);
+    put(&o->transplant_gain, p->transplant_gain);
     put(&o->ema_decay, p->ema_decay);
     put(&o->streaks_share, p->streaks_share);
     if (!o->seed) o->seed = 1;
@@ -134,6 +140,7 @@ dr_status dr_preset_fill(dr_train_opts *o, dr_objective *ret, dr_error *err) {
                           .w_cycle = o->w_cycle,
                           .w_nce_extra = o->w_nce_extra,
                           .w_transplant = o->w_transplant,
+                          .transplant_gain = o->transplant_gain,
                           .g_gan = p->g_gan,
                           .gain = p->gain,
                           .decay_part = p->decay_part};

@@ -13,10 +13,11 @@
 /* Derived from the options: what one step does. Each weight is that of the mean over the directions it exists in. */
 typedef struct dr_objective {
     double w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant;
-    bool dual;         /* the second generator takes part */
-    dr_gan_loss g_gan; /* the generators' side; the discriminators' is the hinge */
-    double gain;       /* of the random start of discriminators and heads */
-    double decay_part; /* last part of the steps, linear to zero */
+    double transplant_gain; /* strength of transplanted rain that G_A must take off: gain^-1/2 to gain, drawn a step */
+    bool dual;              /* the second generator takes part */
+    dr_gan_loss g_gan;      /* the generators' side; the discriminators' is the hinge */
+    double gain;            /* of the random start of discriminators and heads */
+    double decay_part;      /* last part of the steps, linear to zero */
 } dr_objective;
 
 /* Put the preset's values where an option is open (negative, NULL) and check all of them. */

@@ -30,6 +30,7 @@ static const int_key reals[] = {{"train.lr", AT(lr)},
                                 {"train.w_cycle", AT(w_cycle)},
                                 {"train.w_nce_extra", AT(w_nce_extra)},
                                 {"train.w_transplant", AT(w_transplant)},
+                                {"train.transplant_gain", AT(transplant_gain)},
                                 {"train.ema_decay", AT(ema_decay)},
                                 {"train.streaks_share", AT(streaks_share)}};
 enum { N_SIZES = sizeof sizes / sizeof *sizes, N_REALS = sizeof reals / sizeof *reals };
@@ -83,7 +84,8 @@ dr_status dr_state_options(const dr_st *f, dr_train_opts *o, char preset[32], dr
     for (int i = 0; i < N_REALS; i++) {
         double d, *at = real_at(o, reals[i].offset);
         const char *text = dr_st_meta(f, reals[i].key);
-        if (!text || !dr_parse_double(text, -1e30, 1e30, &d))
+        if (!text) continue; /* younger than the file: the preset's */
+        if (!dr_parse_double(text, -1e30, 1e30, &d))
             return dr_fail_as(err, DR_CORRUPT, "bad_checkpoint", "the checkpoint has no usable %s", reals[i].key);
         if (*at < 0) *at = d;
     }

@@ -151,6 +151,18 @@ static void nce_terms(work *w, terms *t, const char *name, const dr_var q_taps[D
     add_terms(t, name, loss, DR_TAPS, weight);
 }
 
+/* b with the rain that G_A took off a, without gradient, weaker or stronger than it was. What G_A leaves behind of a
+ * streak is missing here; only the gain shows it rain as strong as the real one. */
+static dr_var rained_on(work *w) {
+    double gain = w->s->obj->transplant_gain;
+    if (gain <= 1) return dr_detach(w->g, w->mixed);
+    dr_rng rng;
+    dr_rng_seed(&rng, w->s->seed, 0x6761696e00000000u + (uint64_t)w->step);
+    double factor = pow(gain, dr_rng_range(&rng, -0.5, 1));
+    dr_var rain = dr_add_bcast(w->g, w->a, -1.0f, dr_detach(w->g, w->fake_b));
+    return dr_clamp(w->g, dr_add_bcast(w->g, w->b, (float)factor, rain), -1.0f, 1.0f);
+}
+
 static void generator_terms(work *w, terms *t, dr_error *err) {
     const dr_objective *o = w->s->obj;
     dr_graph *g = w->g;
@@ -195,7 +207,7 @@ static void generator_terms(work *w, terms *t, dr_error *err) {
             add_term(t, "idt_B", dr_loss_l1(g, dr_generator_forward(g, &m->g[1], w->a, NULL), w->a), half * o->w_idt);
     }
     if (o->w_transplant > 0)
-        add_term(t, "transplant", dr_loss_l1(g, dr_generator_forward(g, &m->g[0], dr_detach(g, w->mixed), NULL), w->b),
+        add_term(t, "transplant", dr_loss_l1(g, dr_generator_forward(g, &m->g[0], rained_on(w), NULL), w->b),
                  o->w_transplant);
 }
 
