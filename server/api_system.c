@@ -25,7 +25,7 @@ srv_next srv_system_limits(srv_req *r) {
                   "side_min", l->side_min, "aspect_max", l->aspect_max, "queue_max", (json_int_t)app->cfg->queue_max,
                   "mem_budget_bytes", (json_int_t)l->mem_budget, "formats_in", "png", "jpeg", "formats_out", "png",
                   "jpeg", "sync_wait_max_s", (json_int_t)app->cfg->sync_wait_max_s, "result_ttl_s",
-                  (json_int_t)app->cfg->result_ttl_s, "spool_max_bytes", (json_int_t)app->cfg->spool_max_bytes));
+                  (json_int_t)app->cfg->result_ttl, "spool_max_bytes", (json_int_t)app->cfg->spool_max_bytes));
 }
 
 srv_next srv_system_version(srv_req *r) {

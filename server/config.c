@@ -35,7 +35,7 @@ const srv_config_row srv_config_rows[] = {
         "how long a request may wait for its picture before it is answered 504"),
     KEY(job_attempts_max, INT, "5", 1, 100, NULL, "N",
         "a job that was running in so many crashed lives of the daemon fails"),
-    KEY(result_ttl_s, SECONDS, "24h", 0, INT64_C(10) * 365 * 86400, NULL, "TIME",
+    KEY(result_ttl, SECONDS, "24h", 0, INT64_C(10) * 365 * 86400, NULL, "TIME",
         "how long finished jobs are kept; 0 = for ever"),
     KEY(spool_max_bytes, BYTES, "10G", 0, INT64_MAX, NULL, "BYTES",
         "space for uploads and results; the oldest finished jobs go first, unfinished ones never. 0 = no limit"),

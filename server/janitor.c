@@ -45,7 +45,7 @@ static void prune(srv_app *app) {
     dr_error err = {0};
     size_t n = BATCH;
     while (n == BATCH) {
-        dr_status s = db_jobs_prune(app->db, app->cfg->result_ttl_s * 1000, app->cfg->spool_max_bytes, &ids, &err);
+        dr_status s = db_jobs_prune(app->db, app->cfg->result_ttl * 1000, app->cfg->spool_max_bytes, &ids, &err);
         if (s) {
             dr_log(DR_LOG_ERROR, NULL, "retention: %s", err.text);
             return;

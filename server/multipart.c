@@ -70,13 +70,15 @@ static bool param(const char *line, const char *name, char *ret, size_t cap) {
         bool quoted = false;
         if (hit) p += n + 1;
         for (; *p && (quoted || *p != ';'); p++) {
-            if (*p == '"')
+            if (quoted && *p == '\\' && p[1])
+                p++;
+            else if (*p == '"') {
                 quoted = !quoted;
-            else if (hit) {
-                if (quoted && *p == '\\' && p[1]) p++;
-                if (out + 1 >= cap) return false;
-                ret[out++] = *p;
+                continue;
             }
+            if (!hit) continue;
+            if (out + 1 >= cap) return false;
+            ret[out++] = *p;
         }
         if (hit) {
             ret[out] = 0;
