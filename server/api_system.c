@@ -30,7 +30,7 @@ srv_next srv_system_limits(srv_req *r) {
 
 srv_next srv_system_version(srv_req *r) {
     const srv_model *m = &r->app->model;
-    const char *kernels = strchr(m->describe, ',');
+    size_t kernels = strcspn(m->describe, " ("); /* of "AVX-512 (oneDNN 2.6.3, 2 threads)" */
     if (!no_query(r)) return SRV_REPLY;
     return srv_reply_json(r, 200,
                           json_pack("{s:s, s:s, s:s, s:s, s:s%, s:[s,s,s,s]}", "version", srv_version(), "commit",

@@ -27,7 +27,6 @@ struct srv_http {
     struct MHD_Daemon *daemon;
     const srv_route *table;
     size_t n_routes;
-    int listen_fd;
     pthread_mutex_t mu; /* guards the two counts; cond rings when one falls to 0 */
     pthread_cond_t cond;
     int active, suspended;
@@ -296,8 +295,7 @@ static void raise_fd_limit(int64_t connections) {
     if (setrlimit(RLIMIT_NOFILE, &lim)) dr_log(DR_LOG_WARN, NULL, "cannot raise the limit of open files");
 }
 
-dr_status srv_http_open(srv_app *app, int listen_fd, const srv_route *table, size_t n_routes, srv_http **ret,
-                        dr_error *err) {
+dr_status srv_http_open(srv_app *app, int listen_fd, const srv_route *table, size_t n_routes, dr_error *err) {
     const srv_config *cfg = app->cfg;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     unsigned threads = cfg->http_threads ? (unsigned)cfg->http_threads
@@ -310,7 +308,7 @@ dr_status srv_http_open(srv_app *app, int listen_fd, const srv_route *table, siz
         close(listen_fd);
         return dr_fail(err, DR_NOMEM, "out of memory");
     }
-    *h = (srv_http){.app = app, .table = table, .n_routes = n_routes, .listen_fd = listen_fd};
+    *h = (srv_http){.app = app, .table = table, .n_routes = n_routes};
     pthread_mutex_init(&h->mu, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -329,11 +327,10 @@ dr_status srv_http_open(srv_app *app, int listen_fd, const srv_route *table, siz
         MHD_OPTION_END);
     if (!h->daemon) {
         close(listen_fd);
-        h->listen_fd = -1;
+        app->http = NULL;
         srv_http_close(h, 0);
         return dr_fail(err, DR_UNAVAILABLE, "cannot start the HTTP threads");
     }
-    *ret = h;
     return DR_OK;
 }
 

@@ -7,10 +7,9 @@
 
 typedef struct srv_http srv_http;
 
-/* Takes listen_fd, also on failure. table: the routes; borrowed. app->watch must have been opened with srv_http_resume
- * and srv_http_too_slow. */
-DR_MUSTUSE dr_status srv_http_open(srv_app *app, int listen_fd, const srv_route *table, size_t n_routes, srv_http **ret,
-                                   dr_error *err);
+/* Sets app->http. Takes listen_fd, also on failure. table: the routes; borrowed. app->watch must have been opened with
+ * srv_http_resume and srv_http_too_slow. */
+DR_MUSTUSE dr_status srv_http_open(srv_app *app, int listen_fd, const srv_route *table, size_t n_routes, dr_error *err);
 /* Stop accepting; wake all that wait; wait until nothing is suspended and, for at most grace_ms, until every answer is
  * out; then stop. NULL is fine. */
 void srv_http_close(srv_http *h, int64_t grace_ms);

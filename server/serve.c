@@ -154,7 +154,7 @@ static dr_status start(daemon_parts *d, const srv_config *cfg, dr_error *err) {
     srv_queue_count_set(app->queue, counts.state[DB_QUEUED]);
     int fd = d->listen_fd;
     d->listen_fd = -1;
-    s = srv_http_open(app, fd, srv_routes, srv_n_routes, &app->http, err);
+    s = srv_http_open(app, fd, srv_routes, srv_n_routes, err);
     if (!s) s = srv_janitor_start(app, &d->janitor, err);
     if (!s) srv_workers_go(d->workers);
     return s;
