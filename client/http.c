@@ -195,6 +195,10 @@ static dr_status try_once(cli_http *h, const cli_call *call, const char *url, in
     curl_slist_free_all(headers);
     *ret_rc = rc;
     long status = 0;
+    /* whatever went wrong later, somebody took the connection */
+    if (rc != CURLE_OK && rc != CURLE_COULDNT_CONNECT && rc != CURLE_COULDNT_RESOLVE_HOST &&
+        rc != CURLE_OPERATION_TIMEDOUT)
+        h->reached = true;
     if (rc == CURLE_OK) curl_easy_getinfo(h->curl, CURLINFO_RESPONSE_CODE, &status);
     dr_status s = DR_OK;
     if (rc == CURLE_OK) {

@@ -20,9 +20,14 @@ static dr_status ask(cli_http *h, const cli_env *env, const char *id, const char
                      cli_answer *answer, dr_error *err) {
     char *path = cli_job_path(id, tail);
     if (!path) return dr_fail(err, DR_NOMEM, "out of memory");
-    dr_status s = cli_http_do(
-        h, &(cli_call){.path = path, .accept = accept, .wait_ms = wait_s * 1000, .deadline_ns = env->deadline_ns},
-        answer, err);
+    dr_status s =
+        cli_http_do(h,
+                    &(cli_call){.path = path,
+                                .accept = accept,
+                                .wait_ms = wait_s * 1000,
+                                .deadline_ns = env->deadline_ns,
+                                .tries_max = 10}, /* half a minute: a job outlives a restart of the service, so do we */
+                    answer, err);
     dr_free(path);
     return s;
 }
