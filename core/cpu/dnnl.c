@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { SCRATCH_MAX = 256 << 20 }; /* Winograd's is the whole picture's; direct kernels have next to none */
+
 struct dr_dnnl {
     dnnl_engine_t eng;
     dnnl_stream_t stream;
@@ -130,7 +132,8 @@ static bool slow(const_dnnl_primitive_desc_t pd) {
 static dnnl_status_t choose(const dr_dnnl *d, const dr_dnnl_key *k, dnnl_primitive_desc_t *ret) {
     bool wino = k->k == 3 && k->pass == DR_DNNL_DW && !k->bf16 && k->ic % 16 == 0 && k->oc % 16 == 0;
     if (wino && make_pd(d, k, dnnl_convolution_winograd, false, ret) == dnnl_success) {
-        if (!slow(*ret)) return dnnl_success;
+        const dnnl_memory_desc_t *pad = dnnl_primitive_desc_query_md(*ret, dnnl_query_scratchpad_md, 0);
+        if (!slow(*ret) && (!pad || dnnl_memory_desc_get_size(pad) <= SCRATCH_MAX)) return dnnl_success;
         dnnl_primitive_desc_destroy(*ret);
     }
     dnnl_primitive_desc_t ours = NULL, any = NULL;
