@@ -73,7 +73,7 @@ $(B)/tests/%: $(B)/tests/%.o $(LIBS)
 $(B)/core/cpu/%.o: ALL_CFLAGS += -fopenmp -ffp-contract=fast -Wno-psabi
 $(B)/core/cpu/kern_avx2.o $(B)/core/cpu/conv_avx2.o: ALL_CFLAGS += -mavx2 -mfma -mf16c
 $(B)/core/cpu/kern_avx512.o $(B)/core/cpu/conv_avx512.o: ALL_CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512
-$(B)/core/cpu/amx.o $(B)/core/cpu/amx_dw.o: ALL_CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma -mamx-tile -mamx-bf16
+$(B)/core/cpu/amx.o $(B)/core/cpu/amx_rows.o $(B)/core/cpu/amx_pack.o $(B)/core/cpu/amx_dw.o: ALL_CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mfma -mamx-tile -mamx-bf16
 # unrolled vector code under the sanitizers: minutes to compile at -O3
 ifneq ($(SAN),)
 $(B)/core/cpu/conv_base.o $(B)/core/cpu/conv_avx2.o $(B)/core/cpu/conv_avx512.o: ALL_CFLAGS += -O1

@@ -14,17 +14,19 @@
 typedef struct plan {
     const dr_amx_conv *c;
     bool in;
-    int oh, ow, ow32;
+    int parts, oh, ow, ow32;
     int n_c, n_o; /* channels of x (virtual for few) and outputs, in multiples of 32 */
     int kw, taps, copies;
     int pairs, rows, x_rows, chunks; /* pairs in a row of x, rows of dy and of x in a chunk */
     int few_row;                     /* bf16 of an interleaved row */
     size_t copy;                     /* bf16 of one copy of x */
+    size_t x_part, y_part;           /* between the parts of x and of dy */
     size_t x_bytes, y_bytes, acc_bytes;
 } plan;
 
 static plan plan_of(const dr_amx_conv *c) {
     plan p = {.c = c, .in = c->ic % 16 != 0, .oh = c->ih + 2 * c->pad - c->k + 1, .ow = c->iw + 2 * c->pad - c->k + 1};
+    p.parts = c->split ? 2 : 1;
     p.ow32 = up(p.ow, 32);
     p.n_c = p.in ? 32 : up(c->ic, 32);
     p.n_o = up(c->oc, 32);
@@ -32,8 +34,8 @@ static plan plan_of(const dr_amx_conv *c) {
     p.taps = c->k * p.kw;
     p.copies = p.kw > 1 ? 2 : 1;
     p.pairs = p.ow32 / 2 + p.kw / 2;
-    size_t row =
-        (size_t)(32 * p.pairs * p.copies * 2 + p.n_o * p.ow32) * sizeof(bf16); /* what a unit of work touches */
+    size_t row = (size_t)(32 * p.pairs * p.copies * 2 + p.n_o * p.ow32) * (size_t)p.parts *
+                 sizeof(bf16); /* what a unit of work touches */
     p.rows = (int)((size_t)(1 << 20) / row);
     if (p.rows < 4) p.rows = 4;
     if (p.rows > p.oh) p.rows = p.oh;
@@ -41,17 +43,19 @@ static plan plan_of(const dr_amx_conv *c) {
     p.rows = (p.oh + p.chunks - 1) / p.chunks;
     p.chunks = (p.oh + p.rows - 1) / p.rows;
     p.x_rows = p.rows + c->k - 1;
-    p.few_row = p.in ? interleaved(c, 2 * p.pairs) : 0;
+    p.few_row = p.in ? up(2 * p.pairs * c->ic + 64, 32) : 0;
     p.copy = (size_t)p.n_c * (size_t)p.x_rows * (size_t)p.pairs * 2;
-    p.x_bytes = (size_t)p.copies * p.copy * sizeof(bf16);
-    p.y_bytes = (size_t)p.n_o * (size_t)p.rows * (size_t)p.ow32 * sizeof(bf16);
+    p.x_part = (size_t)p.copies * p.copy;
+    p.y_part = (size_t)p.n_o * (size_t)p.rows * (size_t)p.ow32;
+    p.x_bytes = (size_t)p.parts * p.x_part * sizeof(bf16);
+    p.y_bytes = (size_t)p.parts * p.y_part * sizeof(bf16);
     p.acc_bytes = (size_t)p.n_c * (size_t)p.n_o * (size_t)p.taps * sizeof(float);
     return p;
 }
 
 size_t dr_amx_dw_scratch(const dr_amx_conv *c, int threads) {
     plan p = plan_of(c);
-    return p.x_bytes + p.y_bytes + p.acc_bytes + (size_t)threads * (size_t)p.few_row * sizeof(bf16);
+    return p.x_bytes + p.y_bytes + p.acc_bytes + (size_t)(threads * p.parts * p.few_row) * sizeof(bf16);
 }
 
 static __m512 pixel(const float *x, int at, int n) {
@@ -67,7 +71,9 @@ static void x_row(const plan *p, const float *x, int iw, int shift, bf16 *to) {
             a = _mm512_loadu_ps(x + at * 16), b = _mm512_loadu_ps(x + at * 16 + 16);
         else
             a = pixel(x, at, iw), b = pixel(x, at + 1, iw);
-        _mm512_storeu_si512(to, to_pairs(a, b));
+        __m512i v = to_bf16(a, b);
+        _mm512_storeu_si512(to, pairs(v));
+        if (p->parts > 1) _mm512_storeu_si512(to + p->x_part, pairs(rest(a, b, v)));
     }
 }
 
@@ -87,8 +93,10 @@ static void convert_x(const plan *p, const float *x, int y0, int block, int rows
         bool inside = y >= 0 && y < c->ih;
         bf16 *to = xp + ((size_t)block * (size_t)p->x_rows + (size_t)r) * (size_t)p->pairs * 32;
         if (p->in) {
-            interleave(c, inside ? x + (size_t)y * (size_t)c->iw : NULL, few_row, p->few_row);
-            x_row_few(p, few_row, block, to);
+            interleave(c, inside ? x + (size_t)y * (size_t)c->iw : NULL, -c->pad, p->few_row, few_row,
+                       p->parts > 1 ? (size_t)p->few_row : 0);
+            for (int i = 0; i < p->parts; i++)
+                x_row_few(p, few_row + i * p->few_row, block, to + (size_t)i * p->x_part);
             continue;
         }
         bool real = inside && block * 16 < c->ic;
@@ -104,15 +112,28 @@ static void convert_y(const plan *p, const float *dy, int y0, int block, int row
         const float *from = real ? dy + ((size_t)block * (size_t)p->oh + (size_t)(y0 + r)) * (size_t)p->ow * 16 : NULL;
         bf16 *to = yp + ((size_t)block * (size_t)p->rows + (size_t)r) * (size_t)p->ow32 * 16;
         for (int g = 0; g < p->ow32; g += 32, to += TILE) {
-            __m512i v[16];
+            __m512i v[16], l[16];
             for (int i = 0; i < 16; i++) {
                 int q = g + 2 * i;
-                v[i] = to_pairs(pixel(from, q, real ? p->ow : 0), pixel(from, q + 1, real ? p->ow : 0));
+                __m512 a = pixel(from, q, real ? p->ow : 0), b = pixel(from, q + 1, real ? p->ow : 0);
+                __m512i u = to_bf16(a, b);
+                v[i] = pairs(u);
+                if (p->parts > 1) l[i] = pairs(rest(a, b, u));
             }
             transpose16(v);
             for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * 32, v[i]);
+            if (p->parts == 1) continue;
+            transpose16(l);
+            for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + p->y_part + i * 32, l[i]);
         }
     }
+}
+
+static inline __attribute__((always_inline)) void step(void) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(3, 5, 7);
 }
 
 /* 32 channels x 32 outputs for one tap over the rows of a chunk; acc holds 4 tiles. */
@@ -131,14 +152,22 @@ static void unit(const plan *p, const bf16 *x, const bf16 *dy, int rows, bool fi
     }
     for (int r = 0; r < rows; r++, x += p->pairs * 32)
         for (int q = 0; q < p->ow32; q += 32, dy += TILE) {
+            const bf16 *xq = x + q * 16;
             _tile_loadd(4, dy, 64);
-            _tile_loadd(6, x + q * 16, 64);
             _tile_loadd(5, dy + y_half, 64);
-            _tile_loadd(7, x + x_half + q * 16, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(1, 4, 7);
-            _tile_dpbf16ps(3, 5, 7);
+            if (p->parts > 1) {
+                _tile_loadd(6, xq + p->x_part, 64);
+                _tile_loadd(7, xq + x_half + p->x_part, 64);
+                step();
+            }
+            _tile_loadd(6, xq, 64);
+            _tile_loadd(7, xq + x_half, 64);
+            step();
+            if (p->parts > 1) {
+                _tile_loadd(4, dy + p->y_part, 64);
+                _tile_loadd(5, dy + y_half + p->y_part, 64);
+                step();
+            }
         }
     _tile_stored(0, acc, 64);
     _tile_stored(1, acc + 256, 64);
@@ -201,7 +230,7 @@ void dr_amx_dw_run(const dr_amx_conv *c, const float *x, const float *dy, float 
             for (int b = 0; b < 2 * (nc + no); b++) {
                 if (b < 2 * nc)
                     convert_x(p, xn, y0, b, rows + c->k - 1, xp,
-                              few_row + (size_t)omp_get_thread_num() * (size_t)p->few_row);
+                              few_row + (size_t)(omp_get_thread_num() * p->parts * p->few_row));
                 else
                     convert_y(p, yn, y0, b - 2 * nc, rows, yp);
             }

@@ -1,5 +1,5 @@
-/* amx_kern.h - what amx.c and amx_dw.c share: tile set-up, bf16 conversion, sizes. Included by these two only; they
- * are compiled for AVX-512 with bf16 and AMX, and run only after dr_amx_open() said yes. */
+/* amx_kern.h - what the amx*.c files share: tile set-up, bf16 conversion, the plan. Included by these only; they are
+ * compiled for AVX-512 with bf16 and AMX, and run only after dr_amx_open() said yes. */
 #ifndef DR_CPU_AMX_KERN_H
 #define DR_CPU_AMX_KERN_H
 
@@ -75,24 +75,63 @@ static inline void transpose16(__m512i r[16]) {
     }
 }
 
-/* bf16 of a row of few planar channels, interleaved as (pixel, channel) with its padding written out, of which `pixels`
- * pixels are read as 32 bf16 each. */
-static inline int interleaved(const dr_amx_conv *c, int pixels) {
-    int full = c->iw + 2 * c->pad;
-    return up((pixels > full ? pixels : full) * c->ic + 64, 32);
+/* v = hi + lo, each bf16, but for 2^-17 of v. */
+static inline __m512i rest(__m512 lo, __m512 hi, __m512i bf) {
+    __m512 l = (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(bf)), 16);
+    __m512 h = (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(bf, 1)), 16);
+    return to_bf16(_mm512_sub_ps(lo, l), _mm512_sub_ps(hi, h));
 }
 
-/* x points to the row in the first plane, or is NULL for a row of padding; writes n bf16. */
-static inline void interleave(const dr_amx_conv *c, const float *x, bf16 *to, int n) {
+/* Where row or column i of n comes from, -1: a zero. */
+static inline int mirror(int i, int n, bool reflect) {
+    if (i >= 0 && i < n) return i;
+    if (!reflect) return -1;
+    i = i < 0 ? -i : 2 * (n - 1) - i;
+    return i >= 0 && i < n ? i : -1;
+}
+
+/* Pixels x0.. of a row of few planar channels, interleaved as (pixel, channel), n numbers (a multiple of 32); `part`
+ * bf16 further their second halves, unless part is 0. x points to the row in the first plane, or is NULL for zeros. */
+static inline void interleave(const dr_amx_conv *c, const float *x, int x0, int n, bf16 *to, size_t part) {
     memset(to, 0, (size_t)n * sizeof *to);
-    to += c->pad * c->ic;
+    if (part) memset(to + part, 0, (size_t)n * sizeof *to);
     for (int ch = 0; x && ch < c->ic; ch++, x += (size_t)c->ih * (size_t)c->iw)
-        for (int i = 0; i < c->iw; i++) {
-            uint32_t u;
-            memcpy(&u, &x[i], 4);
-            u += 0x7fff + (u >> 16 & 1); /* to nearest even; not a number stays one unless its payload is all ones */
-            to[i * c->ic + ch] = (bf16)(u >> 16);
+        for (int i = 0; i * c->ic + ch < n; i++) {
+            int at = mirror(x0 + i, c->iw, c->reflect);
+            if (at < 0) continue;
+            __m128 v = _mm_set_ss(x[at]);
+            int h = _mm_extract_epi16((__m128i)_mm_cvtneps_pbh(v), 0);
+            to[i * c->ic + ch] = (bf16)h;
+            if (!part) continue;
+            __m128 r = _mm_sub_ss(v, (__m128)_mm_cvtsi32_si128((int)((unsigned)h << 16)));
+            to[part + (size_t)(i * c->ic + ch)] = (bf16)_mm_extract_epi16((__m128i)_mm_cvtneps_pbh(r), 0);
         }
 }
+
+static inline bool few(int c) {
+    return c % 16 != 0;
+}
+
+/* A forward convolution as the kernel sees it: pictures in blocks of rows x cols outputs. The block buffer holds the
+ * inputs of a block as [part][block of 32 channels][row][pixel][32], or few channels as [part][row][pixel][few]. */
+typedef struct amx_plan {
+    const dr_amx_conv *c;
+    int oh, ow, parts;
+    int kw, n_cb, n_ob;       /* taps in a row, blocks of 32 inputs and (an even number of) blocks of 16 outputs */
+    int rows, cols, n_y, n_x; /* outputs in a block, blocks of a picture */
+    int in_rows, in_cols;     /* inputs of a block */
+    int px;                   /* bf16 between pixels: 32, or few */
+    size_t row, block, part;  /* between rows, channel blocks, parts */
+    bool flat;                /* tiles run on over the ends of rows */
+    size_t z_block;           /* few outputs: floats between blocks of z */
+    size_t x_bytes, t_bytes, z_bytes; /* block buffer, f32 rows on the way to it, z */
+} amx_plan;
+
+/* amx_rows.c: the inputs of the block of outputs that starts at (y0, x0) of picture n. */
+void amx_rows(const amx_plan *p, const float *x, int n, int y0, int x0, bf16 *to, float *tmp);
+size_t amx_rows_bytes(const amx_plan *p); /* of tmp */
+
+/* amx_pack.c: [block of 16 outputs][block of 32 inputs][tap][part][16 pairs of inputs][16 outputs][2] */
+void amx_pack(const amx_plan *p, const float *w, int ob, bf16 *to);
 
 #endif

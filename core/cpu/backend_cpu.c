@@ -216,4 +216,6 @@ const dr_backend_ops dr_cpu_ops = {
     .ema = dr_cpu_ema,
     .norm_stats = dr_cpu_norm_stats,
     .norm_apply = dr_cpu_norm_apply,
+    .conv2d_fuses = dr_cpu_conv2d_fuses,
+    .conv2d_fused = dr_cpu_conv2d_fused,
 };

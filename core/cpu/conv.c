@@ -1,16 +1,16 @@
 /* conv.c - convolutions of the CPU backend: who computes which.
  *
- * oneDNN does what it does well: channels in multiples of 16 on both sides, and few planar channels on the input side.
- * Few planar channels on the output side would run at a sixth of peak there, so:
- *   forward to few channels        our few_out kernel
- *   dx to few channels             the same, on weights flipped and transposed, with padding k-1-pad
- *   dx from few channels           oneDNN's forward from few channels, on flipped and transposed weights
- *   dw of a layer to few channels  oneDNN's dw of the mirrored layer (x and dy change places), flipped back
+ * Our own AMX kernels (amx.h) take everything but planar-to-planar where the CPU has AMX: in plain bf16 for
+ * DR_PREC_BF16, else in split arithmetic of f32 quality. Without AMX: 3x3, channels in multiples of 16   our Winograd
+ * (wino.h) forward and dx, oneDNN's Winograd for dw forward to few channels            our few_out kernel: oneDNN would
+ * run at a sixth of peak dx to few channels                 the same, on weights flipped and transposed, with padding
+ * k-1-pad dx from few channels               oneDNN's forward from few channels, on flipped and transposed weights dw
+ * of a layer to few channels      oneDNN's dw of the mirrored layer (x and dy change places), flipped back the rest
+ * oneDNN, in bf16 if wanted and the CPU has it
  *
- * In bf16 (training) everything but planar-to-planar goes to our AMX kernels where the CPU has AMX (amx.h).
- *
- * Primitives live in the caller's slot, or, for callers without one (training records its graph anew each step), in a
- * table keyed by the shape. All temporary memory is the instance's one scratch block. */
+ * oneDNN's primitives live in the caller's slot, or, for callers without one (training records its graph anew each
+ * step), in a table keyed by the shape; frozen weights in the order of our kernels live in the slot and serve any
+ * picture size. All temporary memory is the instance's one scratch block. */
 #include "core/cpu/conv.h"
 #include "core/base/alloc.h"
 #include "core/base/log.h"
@@ -28,7 +28,8 @@ enum { CACHE_SIZE = 1024, CACHE_MAX = 700 };
 struct dr_cpu_conv {
     dr_dnnl *dnnl;
     const dr_conv_kern *kern;
-    bool bf16, amx; /* arithmetic in bf16: by AMX kernels of ours, else by oneDNN */
+    bool bf16; /* arithmetic of the products */
+    bool amx;  /* our AMX kernels run */
     int n_cached;
     dr_dnnl_conv *cache[CACHE_SIZE];
     char text[64];
@@ -38,9 +39,16 @@ struct dr_cpu_conv {
 typedef struct conv_slot {
     dr_dnnl_conv *conv;
     void *prepared;       /* frozen weights in conv's format */
-    float *wino;          /* frozen weights for our Winograd, for any size of picture */
-    const float *wino_of; /* made from these */
+    void *ours;           /* frozen weights for our kernels */
+    const float *ours_of; /* made from these */
+    size_t ours_bytes;
 } conv_slot;
+
+static bool amx_wanted = true;
+
+void dr_cpu_conv_limit(bool amx) {
+    amx_wanted = amx;
+}
 
 /* ---- open, close, scratch ---------------------------------------------------------------------------------------- */
 
@@ -53,14 +61,12 @@ dr_status dr_cpu_conv_open(dr_cpu *c, dr_error *err) {
                                       : &dr_conv_kern_base;
     dr_status s = dr_dnnl_open(&v->dnnl, err);
     if (s) return s;
-    v->amx = c->precision == DR_PREC_BF16 && c->isa == DR_CPU_AVX512 && dr_amx_open();
+    v->amx = amx_wanted && c->isa == DR_CPU_AVX512 && dr_amx_open();
     v->bf16 = c->precision == DR_PREC_BF16 && (v->amx || dr_dnnl_bf16());
     if (c->precision == DR_PREC_BF16 && !v->bf16)
         dr_log(DR_LOG_DEBUG, NULL, "this CPU has no bf16 arithmetic: convolutions stay in f32");
-    snprintf(v->text, sizeof v->text, "oneDNN %s%s", dr_dnnl_version(),
-             v->amx    ? ", bf16 on AMX"
-             : v->bf16 ? ", bf16"
-                       : "");
+    snprintf(v->text, sizeof v->text, "oneDNN %s%s%s", dr_dnnl_version(), v->amx ? ", AMX" : "",
+             v->bf16 ? ", bf16" : "");
     return DR_OK;
 }
 
@@ -112,7 +118,7 @@ static void slot_destroy(void *p) {
     if (!s) return;
     dr_dnnl_conv_destroy(s->conv);
     dr_free(s->prepared);
-    dr_free(s->wino);
+    dr_free(s->ours);
     dr_free(s);
 }
 
@@ -189,49 +195,118 @@ static dr_dnnl_key key_for(const dr_cpu *c, dr_dnnl_pass pass, dr_shape x, int o
     return key;
 }
 
-/* ---- our Winograd ---- */
+/* ---- our own kernels ---- */
 
-static bool takes_wino(int k, int ic, int oc) {
-    return k == 3 && ic % 16 == 0 && oc % 16 == 0;
+/* One forward pass (or, on turned weights, backward-data) by AMX or Winograd. */
+typedef struct own {
+    bool is_amx;
+    dr_amx_conv amx;
+    dr_wino_conv wino;
+} own;
+
+/* `f` may be NULL. False: neither takes it. xs: what lies in memory; flip: as backward-data. */
+static bool own_of(const dr_cpu *c, dr_shape xs, int oc, int k, int pad, bool turned, const dr_conv_fuse *f, own *o) {
+    const struct dr_cpu_conv *v = c->conv;
+    dr_norm_then then = f ? f->in_then : DR_THEN_NONE;
+    bool is_up = then == DR_THEN_BLUR_UP, is_down = then == DR_THEN_BLUR_DOWN;
+    int h = is_up ? 2 * xs.h : is_down ? (xs.h + 1) / 2 : xs.h, w = is_up ? 2 * xs.w : is_down ? (xs.w + 1) / 2 : xs.w;
+    if (then != DR_THEN_NONE && !is_up && !is_down) return false;
+    if (f && f->in_stats && f->in_act != DR_ACT_NONE && f->in_act != DR_ACT_RELU) return false;
+    if (f && f->reflect && (pad >= h || pad >= w)) return false;
+    if (is_down && (xs.h < 2 || xs.w < 2)) return false;
+    if (f && xs.c % 16 && (f->in_stats || then != DR_THEN_NONE)) return false;
+    if (f && oc % 16 && f->out_stats) return false;
+    bool relu = f && f->in_stats && f->in_act == DR_ACT_RELU, reflect = f && f->reflect;
+    *o = (own){.is_amx = v->amx};
+    o->amx = (dr_amx_conv){.n = xs.n,
+                           .ic = xs.c,
+                           .ih = h,
+                           .iw = w,
+                           .oc = oc,
+                           .k = k,
+                           .pad = pad,
+                           .flip = turned,
+                           .split = !v->bf16,
+                           .reflect = reflect,
+                           .relu = relu,
+                           .in_stats = f ? f->in_stats : NULL,
+                           .then = then,
+                           .rh = xs.h,
+                           .rw = xs.w,
+                           .out_stats = f ? f->out_stats : NULL,
+                           .eps = f ? f->eps : 0};
+    o->wino = (dr_wino_conv){.n = xs.n,
+                             .ic = xs.c,
+                             .ih = xs.h,
+                             .iw = xs.w,
+                             .oc = oc,
+                             .pad = pad,
+                             .flip = turned,
+                             .reflect = reflect,
+                             .relu = relu,
+                             .in_stats = f ? f->in_stats : NULL,
+                             .out_stats = f ? f->out_stats : NULL,
+                             .eps = f ? f->eps : 0};
+    if (v->amx && dr_amx_takes(&o->amx)) return true;
+    o->is_amx = false;
+    return k == 3 && xs.c % 16 == 0 && oc % 16 == 0 && then == DR_THEN_NONE && !v->bf16;
 }
 
-/* The transformed weights that the slot keeps. */
-static dr_status frozen_wino(const dr_cpu *c, const dr_wino_conv *q, const float *w, dr_slot *slot, const float **ret,
-                             dr_error *err) {
+static size_t own_weights(const own *o) {
+    return round64(o->is_amx ? dr_amx_weights_bytes(&o->amx) : dr_wino_weights_bytes(&o->wino));
+}
+
+static void own_prepare(const dr_cpu *c, const own *o, const float *w, void *to) {
+    if (o->is_amx)
+        dr_amx_prepare(&o->amx, w, to);
+    else
+        dr_wino_prepare(c->conv->kern, &o->wino, w, to);
+}
+
+/* The prepared weights that the slot keeps. */
+static dr_status own_frozen(const dr_cpu *c, const own *o, const float *w, dr_slot *slot, const void **ret,
+                            dr_error *err) {
     conv_slot *cs = slot->p;
-    if (cs && (!cs->wino || cs->wino_of != w)) {
+    size_t bytes = own_weights(o);
+    if (cs && (!cs->ours || cs->ours_of != w || cs->ours_bytes != bytes)) {
         slot_destroy(cs);
         slot->p = cs = NULL;
     }
     if (!cs) {
         cs = dr_calloc(1, sizeof *cs);
-        if (cs) cs->wino = dr_malloc_aligned(dr_wino_weights_bytes(q));
-        if (!cs || !cs->wino) {
+        if (cs) cs->ours = dr_malloc_aligned(bytes);
+        if (!cs || !cs->ours) {
             dr_free(cs);
-            return dr_fail(err, DR_NOMEM, "no memory for %zu bytes of weights", dr_wino_weights_bytes(q));
+            return dr_fail(err, DR_NOMEM, "no memory for %zu bytes of weights", bytes);
         }
-        cs->wino_of = w;
-        dr_wino_prepare(c->conv->kern, q, w, cs->wino);
+        cs->ours_of = w;
+        cs->ours_bytes = bytes;
+        own_prepare(c, o, w, cs->ours);
         slot->p = cs;
         slot->destroy = slot_destroy;
     }
-    *ret = cs->wino;
+    *ret = cs->ours;
     return DR_OK;
 }
 
-static dr_status run_wino(dr_cpu *c, const dr_wino_conv *q, const float *x, const float *w, const float *b, float *y,
-                          dr_slot *slot, dr_error *err) {
+/* slot: where frozen weights live, else NULL. */
+static dr_status own_run(dr_cpu *c, const own *o, const float *x, const float *w, const float *b, float *y,
+                         dr_slot *slot, dr_error *err) {
     void *scratch = NULL;
-    const float *u = NULL;
-    dr_status s = slot ? frozen_wino(c, q, w, slot, &u, err) : DR_OK;
-    size_t w_bytes = slot ? 0 : dr_wino_weights_bytes(q);
-    if (!s) s = dr_cpu_scratch(c, w_bytes + dr_wino_scratch(q, c->threads), &scratch, err);
+    const void *prepared = NULL;
+    dr_status s = slot ? own_frozen(c, o, w, slot, &prepared, err) : DR_OK;
+    size_t w_bytes = slot ? 0 : own_weights(o);
+    size_t bytes = o->is_amx ? dr_amx_conv_scratch(&o->amx, c->threads) : dr_wino_scratch(&o->wino, c->threads);
+    if (!s) s = dr_cpu_scratch(c, w_bytes + bytes, &scratch, err);
     if (s) return s;
     if (!slot) {
-        dr_wino_prepare(c->conv->kern, q, w, scratch);
-        u = scratch;
+        own_prepare(c, o, w, scratch);
+        prepared = scratch;
     }
-    dr_wino_run(c->conv->kern, q, x, u, b, y, (char *)scratch + w_bytes);
+    if (o->is_amx)
+        dr_amx_conv_run(&o->amx, x, prepared, b, y, (char *)scratch + w_bytes);
+    else
+        dr_wino_run(c->conv->kern, &o->wino, x, prepared, b, y, (char *)scratch + w_bytes);
     return DR_OK;
 }
 
@@ -343,21 +418,14 @@ dr_status dr_cpu_conv2d(dr_backend *be, dr_conv2d_desc d, dr_tensor x, const flo
     int oc = y.shape.c;
     void *scratch = NULL;
     omp_set_num_threads(c->threads);
-    dr_amx_conv amx = {.n = xs.n, .ic = xs.c, .ih = xs.h, .iw = xs.w, .oc = oc, .k = d.k, .pad = d.pad};
-    if (c->conv->amx && dr_amx_takes(&amx)) {
-        dr_status s = dr_cpu_scratch(c, dr_amx_conv_scratch(&amx, c->threads), &scratch, err);
-        if (!s) dr_amx_conv_run(&amx, x.data, w, b, y.data, scratch);
-        return s;
-    }
+    own o;
+    if (own_of(c, xs, oc, d.k, d.pad, false, NULL, &o))
+        return own_run(c, &o, x.data, w, b, y.data, d.frozen ? slot : NULL, err);
     if (oc % 16 && xs.c % 16 == 0) {
         dr_status s = dr_cpu_scratch(c, few_bytes(xs.c, d.k), &scratch, err);
         if (s) return s;
         few_out(c, x.data, xs, w, b, y.data, oc, d.k, d.pad, scratch);
         return DR_OK;
-    }
-    if (takes_wino(d.k, xs.c, oc) && !c->conv->bf16) {
-        dr_wino_conv q = {.n = xs.n, .ic = xs.c, .ih = xs.h, .iw = xs.w, .oc = oc, .pad = d.pad};
-        return run_wino(c, &q, x.data, w, b, y.data, d.frozen ? slot : NULL, err);
     }
     dr_dnnl_key key = key_for(c, DR_DNNL_FWD, xs, oc, d.k, d.pad);
     key.bias = b != NULL;
@@ -370,6 +438,21 @@ dr_status dr_cpu_conv2d(dr_backend *be, dr_conv2d_desc d, dr_tensor x, const flo
     return s;
 }
 
+bool dr_cpu_conv2d_fuses(dr_backend *be, dr_conv2d_desc d, const dr_conv_fuse *f, dr_shape x, dr_shape y) {
+    own o;
+    return own_of(dr_cpu_of(be), x, y.c, d.k, d.pad, false, f, &o);
+}
+
+dr_status dr_cpu_conv2d_fused(dr_backend *be, dr_conv2d_desc d, const dr_conv_fuse *f, dr_tensor x, const float *w,
+                              const float *b, dr_tensor y, dr_slot *slot, dr_error *err) {
+    dr_cpu *c = dr_cpu_of(be);
+    own o;
+    omp_set_num_threads(c->threads);
+    if (!own_of(c, x.shape, y.shape.c, d.k, d.pad, false, f, &o))
+        return dr_fail(err, DR_UNSUPPORTED, "this convolution cannot be fused");
+    return own_run(c, &o, x.data, w, b, y.data, d.frozen ? slot : NULL, err);
+}
+
 dr_status dr_cpu_conv2d_dx(dr_backend *be, dr_conv2d_desc d, dr_tensor dy, const float *w, dr_tensor dx, dr_slot *slot,
                            dr_error *err) {
     dr_cpu *c = dr_cpu_of(be);
@@ -378,19 +461,9 @@ dr_status dr_cpu_conv2d_dx(dr_backend *be, dr_conv2d_desc d, dr_tensor dy, const
     void *scratch = NULL, *none;
     dr_status s;
     omp_set_num_threads(c->threads);
-    dr_amx_conv amx = {.n = dy.shape.n,
-                       .ic = oc,
-                       .ih = dy.shape.h,
-                       .iw = dy.shape.w,
-                       .oc = ic,
-                       .k = d.k,
-                       .pad = d.k - 1 - d.pad,
-                       .flip = true};
-    if (c->conv->amx && dr_amx_takes(&amx)) {
-        s = dr_cpu_scratch(c, dr_amx_conv_scratch(&amx, c->threads), &scratch, err);
-        if (!s) dr_amx_conv_run(&amx, dy.data, w, NULL, dx.data, scratch);
-        return s;
-    }
+    own o;
+    if (own_of(c, dy.shape, ic, d.k, d.k - 1 - d.pad, true, NULL, &o))
+        return own_run(c, &o, dy.data, w, NULL, dx.data, NULL, err);
     if (ic % 16 && oc % 16 == 0) {
         s = dr_cpu_scratch(c, w_bytes + few_bytes(oc, d.k), &scratch, err);
         if (s) return s;
@@ -398,11 +471,6 @@ dr_status dr_cpu_conv2d_dx(dr_backend *be, dr_conv2d_desc d, dr_tensor dy, const
         few_out(c, dy.data, dy.shape, scratch, NULL, dx.data, ic, d.k, d.k - 1 - d.pad,
                 (float *)(void *)((char *)scratch + w_bytes));
         return DR_OK;
-    }
-    if (takes_wino(d.k, ic, oc) && !c->conv->bf16) {
-        dr_wino_conv q = {
-            .n = dy.shape.n, .ic = oc, .ih = dy.shape.h, .iw = dy.shape.w, .oc = ic, .pad = 2 - d.pad, .flip = true};
-        return run_wino(c, &q, dy.data, w, NULL, dx.data, NULL, err);
     }
     bool mirror = oc % 16 && ic % 16 == 0;
     dr_dnnl_key key = mirror ? key_for(c, DR_DNNL_FWD, dy.shape, ic, d.k, d.k - 1 - d.pad)
@@ -434,6 +502,7 @@ dr_status dr_cpu_conv2d_dw(dr_backend *be, dr_conv2d_desc d, dr_tensor x, dr_ten
                             .k = d.k,
                             .pad = d.k - 1 - d.pad,
                             .flip = true};
+    amx.split = !c->conv->bf16;
     if (c->conv->amx && dr_amx_takes(&amx)) {
         dr_status s = dr_cpu_scratch(c, dr_amx_dw_scratch(&amx, c->threads), &scratch, err);
         if (s) return s;

@@ -14,7 +14,13 @@ const char *dr_cpu_conv_text(dr_cpu *c);
 /* At least `bytes` of 64-byte aligned scratch, contents undefined, valid until the next call of this. */
 DR_MUSTUSE dr_status dr_cpu_scratch(dr_cpu *c, size_t bytes, void **ret, dr_error *err);
 
+/* Tests only: may later opens use AMX? */
+void dr_cpu_conv_limit(bool amx);
+
 /* Table entries, see backend.h. */
+bool dr_cpu_conv2d_fuses(dr_backend *be, dr_conv2d_desc d, const dr_conv_fuse *f, dr_shape x, dr_shape y);
+dr_status dr_cpu_conv2d_fused(dr_backend *be, dr_conv2d_desc d, const dr_conv_fuse *f, dr_tensor x, const float *w,
+                              const float *b, dr_tensor y, dr_slot *slot, dr_error *err);
 dr_status dr_cpu_conv2d(dr_backend *be, dr_conv2d_desc d, dr_tensor x, const float *w, const float *b, dr_tensor y,
                         dr_slot *slot, dr_error *err);
 dr_status dr_cpu_conv2d_dx(dr_backend *be, dr_conv2d_desc d, dr_tensor dy, const float *w, dr_tensor dx, dr_slot *slot,

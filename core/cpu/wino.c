@@ -1,6 +1,6 @@
 /* wino.c - blocks, threads and statistics around the kernels of wino_kern.inc, see wino.h. */
 #include "core/cpu/wino.h"
-#include <math.h>
+#include "core/cpu/conv_stats.h"
 #include <omp.h>
 #include <unistd.h>
 
@@ -55,10 +55,11 @@ void dr_wino_prepare(const dr_conv_kern *kern, const dr_wino_conv *c, const floa
 
 size_t dr_wino_scratch(const dr_wino_conv *c, int threads) {
     cut k = cut_of(c);
-    return part_bytes(c, &k) + norm_bytes(c) + (size_t)threads * block_bytes(c, &k);
+    return part_bytes(c, &k) + norm_bytes(c) + (size_t)threads * block_bytes(c, &k) +
+           (c->out_stats ? (size_t)k.blocks * sizeof(int) : 0);
 }
 
-/* Outputs in block `b` of one picture. */
+/* Outputs in block `b` of a picture. */
 static int block_count(const cut *k, int b, int oh, int ow) {
     int n = 0;
     for (int t = b * k->block; t < (b + 1) * k->block && t < k->tiles; t++) {
@@ -66,31 +67,6 @@ static int block_count(const cut *k, int b, int oh, int ow) {
         n += (oh - y < 4 ? oh - y : 4) * (ow - x < 4 ? ow - x : 4);
     }
     return n;
-}
-
-/* Mean and 1/sqrt(variance + eps) of every channel from the blocks' sums, in double, in order of the blocks. */
-static void finish_stats(const dr_wino_conv *c, const cut *k, const float *part, int oh, int ow) {
-#pragma omp parallel for schedule(static)
-    for (int i = 0; i < c->n * c->oc / 16; i++) {
-        int n = i / (c->oc / 16), ob = i % (c->oc / 16);
-        double count = 0, mean[16] = {0}, m2[16] = {0};
-        for (int b = 0; b < k->blocks; b++) {
-            const float *p = part + ((size_t)n * (size_t)k->blocks + (size_t)b) * (size_t)c->oc * 3 + (size_t)ob * 48;
-            double m = block_count(k, b, oh, ow), total = count + m;
-            for (int l = 0; l < 16; l++) {
-                double s = (double)p[16 + l], bm = (double)p[l] + s / m, b2 = (double)p[32 + l] - s * s / m;
-                double d = bm - mean[l];
-                mean[l] += d * m / total;
-                m2[l] += (b2 > 0 ? b2 : 0) + d * d * count * m / total;
-            }
-            count = total;
-        }
-        float *to = c->out_stats + (size_t)i * 32;
-        for (int l = 0; l < 16; l++) {
-            to[2 * l] = (float)mean[l];
-            to[2 * l + 1] = (float)(1 / sqrt(m2[l] / count + (double)c->eps));
-        }
-    }
 }
 
 void dr_wino_run(const dr_conv_kern *kern, const dr_wino_conv *c, const float *x, const float *u, const float *b,
@@ -128,5 +104,8 @@ void dr_wino_run(const dr_conv_kern *kern, const dr_wino_conv *c, const float *x
         kern->wino_block(&a, t, k.tiles - t < k.block ? k.tiles - t : k.block, mine,
                          c->out_stats ? part + (size_t)i * (size_t)c->oc * 3 : NULL);
     }
-    if (c->out_stats) finish_stats(c, &k, part, oh, ow);
+    if (!c->out_stats) return;
+    int *counts = (int *)(void *)own; /* the blocks are done */
+    for (int i = 0; i < k.blocks; i++) counts[i] = block_count(&k, i, oh, ow);
+    dr_conv_stats(c->n, c->oc, k.blocks, counts, part, c->eps, c->out_stats);
 }

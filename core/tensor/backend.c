@@ -18,7 +18,7 @@
     X(blur_down) X(blur_down_bwd) X(blur_up) X(blur_up_bwd) X(gather) X(gather_bwd) X(linear) X(linear_dx)             \
     X(linear_dw) X(l2norm) X(l2norm_bwd) X(nce) X(nce_bwd) X(gan) X(gan_bwd) X(l1) X(l1_bwd) X(adam) X(ema)
 /* clang-format on */
-#define OPTIONAL(X) X(norm_stats) X(norm_apply)
+#define OPTIONAL(X) X(norm_stats) X(norm_apply) X(conv2d_fuses) X(conv2d_fused)
 
 #define COUNT(name) +1
 _Static_assert((0 REQUIRED(COUNT) OPTIONAL(COUNT)) * sizeof(void (*)(void)) ==
@@ -41,6 +41,9 @@ dr_status dr_backend_check(const dr_backend_ops *ops, dr_error *err) {
 #undef CHECK_ENTRY
     if (!ops->norm_stats != !ops->norm_apply)
         return dr_fail(err, DR_BACKEND, "backend '%s' has only one of the entries 'norm_stats' and 'norm_apply'",
+                       ops->name);
+    if (!ops->conv2d_fuses != !ops->conv2d_fused)
+        return dr_fail(err, DR_BACKEND, "backend '%s' has only one of the entries 'conv2d_fuses' and 'conv2d_fused'",
                        ops->name);
     return DR_OK;
 }

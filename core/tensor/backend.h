@@ -64,6 +64,16 @@ typedef enum dr_norm_then {
     DR_THEN_ADD
 } dr_norm_then;
 
+/* What a fused convolution does on the way in and out. */
+typedef struct dr_conv_fuse {
+    const float *in_stats; /* n*c pairs (mean, rstd): x stands for in_act((x-mean)*rstd); NULL: for itself */
+    dr_act in_act;         /* NONE or RELU */
+    dr_norm_then in_then;  /* after that: NONE, BLUR_DOWN or BLUR_UP */
+    bool reflect;          /* the padding d.pad mirrors the result of all this instead of being zero */
+    float *out_stats;      /* receives n*c pairs (mean, rstd) of y, as norm_stats; NULL: not wanted */
+    float eps;             /* of out_stats */
+} dr_conv_fuse;
+
 typedef enum dr_precision { DR_PREC_F32, DR_PREC_BF16 } dr_precision; /* of convolution arithmetic; storage stays f32 */
 
 typedef struct dr_backend_opts {
@@ -181,6 +191,12 @@ typedef struct dr_backend_ops {
      * others. With NONE, and ADD without padding, y may alias x, and resid if q = 0. */
     dr_status (*norm_apply)(dr_backend *be, dr_tensor x, const float *stats, dr_act act, dr_norm_then then, int p,
                             dr_tensor resid, dr_tensor y, dr_error *err);
+    /* conv2d with norm, activation, resampling and padding of its input and the statistics of its output: neither the
+     * prepared input nor the padded one ever exists. x is as it lies in memory, before in_then; y as conv2d would make
+     * it from the prepared input. Only where conv2d_fuses says so (the pointers in f count as there or not there). */
+    bool (*conv2d_fuses)(dr_backend *be, dr_conv2d_desc d, const dr_conv_fuse *f, dr_shape x, dr_shape y);
+    dr_status (*conv2d_fused)(dr_backend *be, dr_conv2d_desc d, const dr_conv_fuse *f, dr_tensor x, const float *w,
+                              const float *b, dr_tensor y, dr_slot *slot, dr_error *err);
 } dr_backend_ops;
 
 /* Every implementation's instance starts with this. */

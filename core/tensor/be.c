@@ -377,3 +377,22 @@ dr_status dr_be_norm_apply(dr_backend *be, dr_tensor x, const float *stats, dr_a
     ENTER(norm_apply);
     return be->ops->norm_apply(be, x, stats, act, then, p, resid, y, err);
 }
+
+/* y belongs to the resampled x. */
+static bool is_fused_conv(dr_conv2d_desc d, const dr_conv_fuse *f, dr_shape x, dr_shape y) {
+    int h = x.h, w = x.w;
+    if (f->in_then == DR_THEN_BLUR_UP) h *= 2, w *= 2;
+    if (f->in_then == DR_THEN_BLUR_DOWN) h = (h + 1) / 2, w = (w + 1) / 2;
+    return y.n == x.n && y.h == h + 2 * d.pad - d.k + 1 && y.w == w + 2 * d.pad - d.k + 1;
+}
+
+bool dr_be_conv2d_fuses(dr_backend *be, dr_conv2d_desc d, const dr_conv_fuse *f, dr_shape x, dr_shape y) {
+    return be->ops->conv2d_fuses && is_fused_conv(d, f, x, y) && be->ops->conv2d_fuses(be, d, f, x, y);
+}
+
+dr_status dr_be_conv2d_fused(dr_backend *be, dr_conv2d_desc d, const dr_conv_fuse *f, dr_tensor x, const float *w,
+                             const float *b, dr_tensor y, dr_slot *slot, dr_error *err) {
+    assert(ok(x) && ok(y) && w && is_fused_conv(d, f, x.shape, y.shape) && be->ops->conv2d_fused);
+    ENTER(conv2d_fused);
+    return be->ops->conv2d_fused(be, d, f, x, w, b, y, slot, err);
+}

@@ -93,4 +93,9 @@ DR_MUSTUSE dr_status dr_be_norm_stats(dr_backend *be, float eps, dr_tensor x, fl
 DR_MUSTUSE dr_status dr_be_norm_apply(dr_backend *be, dr_tensor x, const float *stats, dr_act act, dr_norm_then then,
                                       int p, dr_tensor resid, dr_tensor y, dr_error *err);
 
+/* Can this convolution be fused so? False on backends without such an entry. */
+bool dr_be_conv2d_fuses(dr_backend *be, dr_conv2d_desc d, const dr_conv_fuse *f, dr_shape x, dr_shape y);
+DR_MUSTUSE dr_status dr_be_conv2d_fused(dr_backend *be, dr_conv2d_desc d, const dr_conv_fuse *f, dr_tensor x,
+                                        const float *w, const float *b, dr_tensor y, dr_slot *slot, dr_error *err);
+
 #endif
