@@ -1,3 +1,4 @@
+#define DR_STATUS_C /* the functions themselves, not what analysers are told of them */
 #include "core/base/status.h"
 
 #include <errno.h>

@@ -65,4 +65,16 @@ dr_status dr_wrap(dr_error *err, dr_status code, const char *fmt, ...) DR_PRINTF
 /* errno of a failed system call on `path`, as IO, NOSPACE (ENOSPC, EDQUOT) or NOT_FOUND. */
 dr_status dr_fail_errno(dr_error *err, int errnum, const char *doing, const char *path);
 
+/* Static analysers see one file at a time: tell them that a failure is never DR_OK. */
+#if defined(__clang_analyzer__) && !defined(DR_STATUS_C)
+static inline dr_status dr_failed_with(dr_status recorded, dr_status code) {
+    (void)recorded;
+    return code;
+}
+#define dr_fail(err, code, ...)      dr_failed_with(dr_fail(err, code, __VA_ARGS__), code)
+#define dr_fail_as(err, code, ...)   dr_failed_with(dr_fail_as(err, code, __VA_ARGS__), code)
+#define dr_fail_limit(err, ...)      dr_failed_with(dr_fail_limit(err, __VA_ARGS__), DR_TOO_LARGE)
+#define dr_fail_errno(err, num, ...) dr_failed_with(dr_fail_errno(err, num, __VA_ARGS__), DR_IO)
+#endif
+
 #endif

@@ -56,22 +56,27 @@ void dr_planar_from_image(const dr_image *img, float *ret, int pw, int ph) {
 /* ---- to pixels -------------------------------------------------------------------------------------------------- */
 
 /* (v+1) * half, rounded to the nearest of 0 .. 2*half. A NaN fails the first comparison. */
-static inline float level(float v, float half) {
+static inline int level(float v, float half) {
     v = v > -1.0F ? v : -1.0F;
     v = v < 1.0F ? v : 1.0F;
-    return v * half + (half + 0.5F);
+    return (int)(v * half + (half + 0.5F));
 }
 
-#define PUT(NAME, TYPE, HALF)                                                                                          \
-    static void put_##NAME(const float *from, int step, int n, TYPE *to) {                                             \
-        for (int i = 0; i < n; i++) to[(size_t)i * (size_t)step] = (TYPE)(int)level(from[i], HALF);                    \
-    }                                                                                                                  \
-    static void put_grey_##NAME(const float *r, const float *g, const float *b, int step, int n, TYPE *to) {           \
-        for (int i = 0; i < n; i++)                                                                                    \
-            to[(size_t)i * (size_t)step] = (TYPE)(int)level((r[i] + g[i] + b[i]) / 3.0F, HALF);                        \
-    }
-PUT(8, uint8_t, 127.5F)
-PUT(16, uint16_t, 32767.5F)
+static void put_8(const float *from, int step, int n, uint8_t *to) {
+    for (int i = 0; i < n; i++) to[(size_t)i * (size_t)step] = (uint8_t)level(from[i], 127.5F);
+}
+
+static void put_16(const float *from, int step, int n, uint16_t *to) {
+    for (int i = 0; i < n; i++) to[(size_t)i * (size_t)step] = (uint16_t)level(from[i], 32767.5F);
+}
+
+static void put_grey_8(const float *r, const float *g, const float *b, int step, int n, uint8_t *to) {
+    for (int i = 0; i < n; i++) to[(size_t)i * (size_t)step] = (uint8_t)level((r[i] + g[i] + b[i]) / 3.0F, 127.5F);
+}
+
+static void put_grey_16(const float *r, const float *g, const float *b, int step, int n, uint16_t *to) {
+    for (int i = 0; i < n; i++) to[(size_t)i * (size_t)step] = (uint16_t)level((r[i] + g[i] + b[i]) / 3.0F, 32767.5F);
+}
 
 /* One row of the picture from the three planes' rows, which lie `plane` floats apart. */
 static void put_row(const float *from, size_t plane, int y, dr_image *img) {

@@ -136,10 +136,10 @@ void dr_draw_image(dr_image *sheet, int x, int y, const dr_image *img) {
         for (int i = 0; i < w; i++, to += k) {
             const size_t at = (size_t)(skip_x + i) * c;
             const unsigned alpha = c % 2 ? 255 : sample(img, skip_y + r, at + c - 1);
-            unsigned v[3];
+            unsigned v[3] = {0};
             for (size_t j = 0; j < 3; j++) v[j] = sample(img, skip_y + r, at + (c < 3 ? 0 : j));
             if (k == 1) v[0] = (v[0] + v[1] + v[2] + 1) / 3;
-            for (size_t j = 0; j < k; j++) to[j] = over(v[j], to[j], alpha);
+            for (size_t j = 0; j < (k == 1 ? 1 : 3); j++) to[j] = over(v[j], to[j], alpha);
         }
     }
 }

@@ -7,7 +7,7 @@
 bool dr_image_bytes(int width, int height, int channels, int depth, size_t *ret) {
     size_t n;
     if (width <= 0 || height <= 0 || channels < 1 || channels > 4 || (depth != 8 && depth != 16)) return false;
-    if (!dr_mul_size((size_t)width, (size_t)(channels * (depth / 8)), &n)) return false;
+    if (!dr_mul_size((size_t)width, (size_t)channels * (size_t)(depth / 8), &n)) return false;
     return dr_mul_size(n, (size_t)height, ret);
 }
 

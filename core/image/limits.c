@@ -27,7 +27,7 @@ static uint64_t min_with_file(uint64_t now, const char *path) {
 
 /* The smallest limit of our own cgroup (version 2) and those above it; in a container its root is /sys/fs/cgroup. */
 static uint64_t cgroup_limit(uint64_t now) {
-    char line[512], path[600];
+    char line[512] = "", path[600];
     read_line("/proc/self/cgroup", line, sizeof line);
     if (!strncmp(line, "0::/", 4)) {
         for (char *group = line + 3; group[0];) {

@@ -237,15 +237,15 @@ dr_status dr_head_check(const dr_head *h, uint64_t total, const dr_limits *lim, 
         return dr_fail_limit(err, "image_too_large", "side_max", lim->side_max, longer,
                              "the picture is %lld x %lld; a side may have at most %d pixels", (long long)w,
                              (long long)hgt, lim->side_max);
-    if ((uint64_t)(w * hgt) > lim->pixels_max)
+    if ((uint64_t)w * (uint64_t)hgt > lim->pixels_max)
         return dr_fail_limit(err, "image_too_large", "pixels_max", (int64_t)lim->pixels_max, w * hgt,
-                             "the picture has %lld pixels; at most %llu are allowed", (long long)(w * hgt),
+                             "the picture has %lld pixels; at most %llu are allowed", (long long)w * (long long)hgt,
                              (unsigned long long)lim->pixels_max);
     if (longer > shorter * lim->aspect_max)
         return dr_fail_limit(err, "image_too_large", "aspect_max", lim->aspect_max, (longer + shorter - 1) / shorter,
                              "the picture is %lld x %lld; a side may be at most %d times the other", (long long)w,
                              (long long)hgt, lim->aspect_max);
-    const uint64_t decoded = (uint64_t)(w * hgt) * (uint64_t)(h->channels * (h->bit_depth / 8));
+    const uint64_t decoded = (uint64_t)w * (uint64_t)hgt * (uint64_t)h->channels * (uint64_t)(h->bit_depth / 8);
     const uint64_t bytes = total ? total : 1, growth = (decoded + bytes - 1) / bytes;
     if (decoded > (uint64_t)64 << 20 && growth > (uint64_t)lim->ratio_max)
         return dr_fail_limit(err, "image_too_large", "ratio_max", lim->ratio_max, (int64_t)growth,
