@@ -17,11 +17,12 @@ typedef struct dr_trainer dr_trainer;
 typedef struct dr_train_opts {
     const char *const *rainy, *const *clean; /* folders, or text files with a path a line */
     int n_rainy, n_clean;
-    const char *streaks;                 /* folder of rain layers, "procedural", NULL = none */
-    const char *out;                     /* folder for what the training leaves behind */
-    const char *preset;                  /* "released" or "product" */
-    const char *init;                    /* generator or training file to start from, NULL = random */
-    const char *resume;                  /* checkpoint, NULL = new */
+    const char *streaks; /* folder of rain layers, "procedural", NULL = none */
+    const char *out;     /* folder for what the training leaves behind */
+    const char *preset;  /* "released" or "product" */
+    const char *init;    /* generator or training file to start from, NULL = random */
+    const char *resume;  /* checkpoint, NULL = new */
+    const char *terms;   /* what the weights may be used for, kept in every file; NULL = those of init or resume */
     const char *eval_rainy, *eval_clean; /* both or none */
     const char *backend, *precision;     /* "auto"/"cpu"/"cuda"; "f32"/"bf16" */
     int threads;

@@ -55,6 +55,7 @@ static void put_generator(dr_st_writer *w, const dr_train_opts *o, int64_t step,
         dr_st_writer_metaf(w, sizes[i].key, "%d", *int_at((dr_train_opts *)o, sizes[i].offset));
     for (int i = 0; i < N_REALS; i++)
         dr_st_writer_metaf(w, reals[i].key, "%.17g", *real_at((dr_train_opts *)o, reals[i].offset));
+    if (o->terms && *o->terms) dr_st_writer_meta(w, "derain.terms", o->terms);
     dr_st_writer_meta(w, "train.precision", o->precision ? o->precision : "f32");
 }
 

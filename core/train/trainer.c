@@ -16,7 +16,7 @@ enum { SHEET_ROWS = 6 };
 
 struct dr_trainer {
     dr_train_opts o; /* resolved; its texts belong to the caller of open and are not used after it, but preset */
-    char preset[32];
+    char preset[32], terms[512];
     dr_objective obj;
     dr_backend *be;
     dr_nets nets;
@@ -90,6 +90,13 @@ static dr_status trainer_open(dr_trainer *t, const dr_st *resume, const dr_st *i
     if (s) return s;
     if (t->o.preset != t->preset) snprintf(t->preset, sizeof t->preset, "%s", t->o.preset);
     t->o.preset = t->preset;
+    /* Whoever trains on from somebody's weights is bound by their terms, so they travel along. */
+    const char *terms = t->o.terms ? t->o.terms
+                        : resume   ? dr_st_meta(resume, "derain.terms")
+                        : init     ? dr_st_meta(init, "derain.terms")
+                                   : NULL;
+    snprintf(t->terms, sizeof t->terms, "%s", terms ? terms : "");
+    t->o.terms = t->terms;
     int nets = 0;
     if ((s = open_nets(t, err))) return s;
     if ((s = open_weights(t, resume, init, &nets, err))) return s;
