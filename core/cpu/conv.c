@@ -247,7 +247,8 @@ static bool own_of(const dr_cpu *c, dr_shape xs, int oc, int k, int pad, bool tu
                              .in_stats = f ? f->in_stats : NULL,
                              .out_stats = f ? f->out_stats : NULL,
                              .eps = f ? f->eps : 0};
-    if (v->amx && dr_amx_takes(&o->amx)) return true;
+    /* split arithmetic is for gradients: forward, its error would reach the eighth bit of too many pixels */
+    if (v->amx && (turned || v->bf16) && dr_amx_takes(&o->amx)) return true;
     o->is_amx = false;
     return k == 3 && xs.c % 16 == 0 && oc % 16 == 0 && then == DR_THEN_NONE && !v->bf16;
 }
