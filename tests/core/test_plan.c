@@ -137,7 +137,7 @@ static void compare(void) {
                     memset(got, 0, sizeof got);
                     CHECK_MSG(!by_plan(&t, p, x, got, NULL, &err), "%s", err.text);
                     for (size_t i = 0; i < n; i++)
-                        CHECK_MSG(fabsf(got[i] - want[i]) < 1e-4f, "cfg %d shape %d fuse %d: %zu: %g %g", c, k, fuse, i,
+                        CHECK_MSG(fabsf(got[i] - want[i]) < 2e-5f, "cfg %d shape %d fuse %d: %zu: %g %g", c, k, fuse, i,
                                   (double)got[i], (double)want[i]);
                 }
                 dr_plan_destroy(p);
