@@ -123,7 +123,7 @@ bench: all
 T       ?= png
 SECONDS ?= 60
 FUZZ_CC ?= clang
-FUZZ_SRC_safetensors := core/model/safetensors.c
+FUZZ_SRC_safetensors := core/model/safetensors.c core/model/half.c
 fuzz:
 	@mkdir -p build/fuzz/$(T)
 	$(CC) -std=c11 -D_GNU_SOURCE -I. -o build/fuzz/seeds tests/fuzz/seeds.c core/base/hash.c $(filter-out -ldnnl -lgomp,$(LIBS_core))
