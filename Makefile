@@ -77,6 +77,7 @@ $(B)/core/cpu/amx.o $(B)/core/cpu/amx_rows.o $(B)/core/cpu/amx_pack.o $(B)/core/
 # unrolled vector code under the sanitizers: minutes to compile at -O3
 ifneq ($(SAN),)
 $(B)/core/cpu/conv_base.o $(B)/core/cpu/conv_avx2.o $(B)/core/cpu/conv_avx512.o: ALL_CFLAGS += -O1
+$(B)/core/cpu/kern_base.o $(B)/core/cpu/kern_avx2.o $(B)/core/cpu/kern_avx512.o: ALL_CFLAGS += -O1
 endif
 # SAN=thread: libgomp's barriers are invisible to TSan, so the kernels run without threads there
 ifeq ($(SAN),thread)

@@ -56,7 +56,7 @@ typedef struct dr_kern {
     void (*sign_diff)(size_t n, float g, const float *a, const float *b, float *y); /* g*sign(a-b) */
     double (*sum_abs_diff)(size_t n, const float *a, const float *b);
     double (*dot)(size_t n, const float *a, const float *b);
-    /* p = exp(scale*c - shift), returns the sum; p may alias c */
+    /* p = exp(scale*c - shift), 0 below e^-60; returns the sum; p may alias c */
     double (*exp_sum)(size_t n, float scale, float shift, const float *c, float *p);
     void (*adam)(size_t n, float b1, float b2, float step, float root_bc2, float eps, float *p, const float *g,
                  float *m, float *v);
