@@ -22,6 +22,7 @@
 #include <omp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { CACHE_SIZE = 1024, CACHE_MAX = 700 };
 
@@ -48,6 +49,15 @@ static bool amx_wanted = true;
 
 void dr_cpu_conv_limit(bool amx) {
     amx_wanted = amx;
+}
+
+/* Large blocks that are read in long runs want large pages; a hint, and none for small ones. */
+static void *big_alloc(size_t bytes) {
+    void *p = dr_malloc_aligned(bytes);
+    const uintptr_t huge = 2 << 20, at = ((uintptr_t)p + huge - 1) / huge * huge,
+                    end = ((uintptr_t)p + bytes) / huge * huge;
+    if (p && end > at) (void)madvise((void *)at, end - at, MADV_HUGEPAGE);
+    return p;
 }
 
 /* ---- open, close, scratch ---------------------------------------------------------------------------------------- */
@@ -99,7 +109,7 @@ dr_status dr_cpu_scratch(dr_cpu *c, size_t bytes, void **ret, dr_error *err) {
     if (bytes > c->scratch_bytes) {
         dr_free(c->scratch);
         c->scratch_bytes = 0;
-        c->scratch = dr_malloc_aligned(bytes);
+        c->scratch = big_alloc(bytes);
         if (!c->scratch) return dr_fail(err, DR_NOMEM, "no memory for %zu bytes of scratch", bytes);
         c->scratch_bytes = bytes;
     }
@@ -275,7 +285,7 @@ static dr_status own_frozen(const dr_cpu *c, const own *o, const float *w, dr_sl
     }
     if (!cs) {
         cs = dr_calloc(1, sizeof *cs);
-        if (cs) cs->ours = dr_malloc_aligned(bytes);
+        if (cs) cs->ours = big_alloc(bytes);
         if (!cs || !cs->ours) {
             dr_free(cs);
             return dr_fail(err, DR_NOMEM, "no memory for %zu bytes of weights", bytes);
