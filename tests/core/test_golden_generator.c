@@ -153,7 +153,7 @@ static void check_width(int ngf) {
     int cases = 0;
     err = (dr_error){0};
     make_path();
-    dr_status s = dr_engine_open(&(dr_engine_opts){.backend = "cpu", .threads = 2}, &e, &err);
+    dr_status s = dr_engine_open(&(dr_engine_opts){.backend = "cpu", .threads = 1}, &e, &err);
     for (int i = 0; i < N_CASES && !s; i++) {
         const golden_case *c = &golden_cases[i];
         if (c->ngf != ngf) continue;
@@ -202,7 +202,7 @@ TEST(a_missing_bias_is_seen) {
     err = (dr_error){0};
     make_path();
     dr_status s = write_model(c, "model.27.bias");
-    if (!s) s = dr_engine_open(&(dr_engine_opts){.backend = "cpu", .threads = 2}, &e, &err);
+    if (!s) s = dr_engine_open(&(dr_engine_opts){.backend = "cpu", .threads = 1}, &e, &err);
     if (!s) s = dr_model_open(e, model_path, &m, &err);
     if (!s) s = run_case(m, c, &d);
     unlink(model_path);

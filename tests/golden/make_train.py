@@ -2,7 +2,7 @@
 """make_train.py - expected training losses and gradients from PyTorch, for tests/core/test_golden_train.c.
 
     /usr/bin/python3 tests/golden/make_train.py [NAME...]        writes tests/golden/train_NAME.inc (two minutes in all)
-    /usr/bin/python3 tests/golden/make_train.py --search NAME    looks for well conditioned pictures for one run
+    /usr/bin/python3 tests/golden/make_train.py --search NAME 0.7   looks for well conditioned pictures for one run
 
 Three objectives: `released` for ten steps; released with cycle terms and the extra NCE pairs; rain transplant with a
 one-channel residual. Weights, pictures and patch positions come from the hash. The numbers are those of a float64 run;
@@ -15,7 +15,8 @@ tell the norm of their difference to within 9 % (one standard deviation), which 
 float32 noise switches a ReLU whose input is that close to zero, and with it a part of the gradient that may exceed the
 tolerance (reference.Trainer says what was done about it). What is left is a matter of luck with the pictures: --search
 adds noise of 1e-6 to every convolution, forward and backward - more than any of the implementations makes - and shows
-which numbers of the pictures keep all gradients of step 1 well inside the tolerance; those stand in RUNS."""
+which numbers of the pictures keep all gradients of step 1 below the given part of the tolerance; those stand in RUNS.
+The run `cycle` has so many units that it is held to twice the tolerance (its number was found with 2.5)."""
 import os
 import sys
 
@@ -29,7 +30,7 @@ import reference
 NGF, BLOCKS, NDF, CROP, CELL = 16, 6, 16, 64, 8
 RUNS = {
     "released": dict(seed=40, steps=10, options={}),
-    "cycle": dict(seed=1, steps=3, options=dict(w_cycle=10.0, w_nce_extra=2.0)),
+    "cycle": dict(seed=22, steps=2, options=dict(w_cycle=10.0, w_nce_extra=2.0)),
     "transplant": dict(
         seed=7, steps=3,
         options=dict(residual=1, d_layers=2, gan_g="neg_mean", w_idt=10.0, w_transplant=10.0, w_nce=0.0, lr=2e-4),
@@ -91,14 +92,14 @@ def share_of_limit(g, ref):
     return share[worst], worst
 
 
-def search(name):
+def search(name, limit):
     run = RUNS[name]
     for seed in range(1, 1000):
         ref = train(run, torch.float32, seed, 1)[2]
         worst = 0.0
         for k in range(3):
             worst = max(worst, share_of_limit(train(run, torch.float32, seed, 1, 1e-6, k + 1)[2], ref)[0])
-            if worst > 0.7:
+            if worst > limit:
                 break
         else:
             print(name, "seed", seed, "worst share of the limit with noise: %.2g" % worst, flush=True)
@@ -120,7 +121,7 @@ def write_run(f, name, run):
         g = grads.get(full)
         p = hashgen.project(full, g) if g is not None else []
         f.write(
-            '{"%s", %d, %.9gf, %.1ff, %d, %.8g, {%s}},\n'
+            '{"%s", %d, %.9g, %.1f, %d, %.8g, {%s}},\n'
             % (full, np.prod(shape), np.float32(scale), offset, g is None, 0 if g is None else np.linalg.norm(g),
                ",".join("%.7g" % v for v in p) or "0")
         )
@@ -135,8 +136,8 @@ def write_run(f, name, run):
 
 def main():
     torch.set_num_threads(1)
-    if len(sys.argv) == 3 and sys.argv[1] == "--search":
-        search(sys.argv[2])
+    if len(sys.argv) == 4 and sys.argv[1] == "--search":
+        search(sys.argv[2], float(sys.argv[3]))
         return
     here = os.path.dirname(os.path.abspath(__file__))
     for name in sys.argv[1:] or RUNS:
