@@ -335,8 +335,9 @@ int cli_cancel(cli_env *env) {
     json_t *o = NULL, *body = env->opt->reason ? json_pack("{s:s}", "reason", env->opt->reason) : json_object();
     char *text = body ? json_dumps(body, JSON_COMPACT) : NULL, *path = cli_job_path(env->args[0], "/cancel"), key[40];
     cli_idem_key(key);
-    dr_status s = text && path ? cli_connect(env, &h, &err) : dr_fail(&err, DR_NOMEM, "out of memory");
-    if (!s)
+    dr_status s = cli_connect(env, &h, &err);
+    if (!s && (!text || !path)) s = dr_fail(&err, DR_NOMEM, "out of memory");
+    if (!s && text)
         s = cli_http_do(h,
                         &(cli_call){.method = "POST",
                                     .path = path,

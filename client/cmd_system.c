@@ -155,8 +155,8 @@ static size_t tiny_png(uint8_t *out) {
     *p++ = 1; /* the last block, stored */
     *p++ = TINY_RAW & 0xff;
     *p++ = TINY_RAW >> 8;
-    *p++ = ~TINY_RAW & 0xff;
-    *p++ = (~TINY_RAW >> 8) & 0xff;
+    *p++ = (TINY_RAW & 0xff) ^ 0xff;
+    *p++ = (TINY_RAW >> 8) ^ 0xff;
     uint32_t a = 1, b = 0;
     for (int y = 0; y < TINY_H; y++)
         for (int i = -1; i < 3 * TINY_W; i++) {

@@ -297,6 +297,8 @@ static dr_status problem(const cli_http *h, const cli_answer *a, dr_error *err) 
     const char *words = detail && *detail ? detail : title && *title ? title : "no reason given";
     s = dr_fail_as(err, s, code ? code : "http_error", "%.180s%s [%d %s]", words, numbers, a->status, code ? code : "");
     json_decref(o);
+    for (char *p = err ? err->text : NULL; p && *p; p++) /* foreign words go to a terminal */
+        if ((unsigned char)*p < 32 || *p == 127) *p = '?';
     return s;
 }
 

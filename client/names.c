@@ -70,7 +70,10 @@ dr_status cli_folder_items(const char *dir, const char *out_dir, const char *for
     dr_status s = dr_fs_list(dir, &names, &n, err);
     if (s) return s;
     cli_item *items = dr_calloc(n ? n : 1, sizeof *items);
-    if (!items) s = dr_fail(err, DR_NOMEM, "out of memory");
+    if (!items) {
+        dr_fs_list_free(names, n);
+        return dr_fail(err, DR_NOMEM, "out of memory");
+    }
     for (size_t i = 0; !s && i < n; i++) {
         if (!cli_is_picture_name(names[i]) || cli_is_result_name(names[i])) continue;
         cli_item *it = &items[n_items++];

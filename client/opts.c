@@ -147,7 +147,7 @@ static const cli_opt *find(const cli_command *cmd, const char *name, size_t len,
     const cli_opt *tables[] = {cmd->opts, cli_common_opts};
     for (int t = 0; t < 2; t++)
         for (const cli_opt *o = tables[t]; o && o->name; o++)
-            if (letter ? o->letter == letter : strlen(o->name) == len && memcmp(o->name, name, len) == 0) return o;
+            if (name ? strlen(o->name) == len && memcmp(o->name, name, len) == 0 : o->letter == letter) return o;
     return NULL;
 }
 

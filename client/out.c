@@ -101,7 +101,7 @@ static bool due(cli_progress *p, bool now) {
 static void draw(const char *line) {
     int max = columns() - 1;
     fputs("\r\033[K", stderr);
-    for (int i = 0; line[i] && i < max; i++)
+    for (int i = 0; i < max && line[i]; i++)
         fputc((unsigned char)line[i] < 32 || line[i] == 127 ? '?' : line[i], stderr);
     fflush(stderr);
 }

@@ -52,7 +52,7 @@ dr_status cli_job_problem(const json_t *job, dr_error *err) {
 
 dr_status cli_job_fetch(cli_http *h, const cli_env *env, const char *id, json_t **ret, cli_answer *answer,
                         dr_error *err) {
-    cli_answer own, *a = answer ? answer : &own;
+    cli_answer own = {.retry_after_s = -1}, *a = answer ? answer : &own;
     dr_status s = ask(h, env, id, "", "application/json", 0, a, err);
     if (!s) s = cli_answer_json(a, ret, err);
     if (!answer) cli_answer_clear(&own);

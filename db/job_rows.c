@@ -48,10 +48,15 @@ dr_status db_job_dup(const db_job *in, db_job *ret, dr_error *err) {
     " j.model_name, j.model_version, d.model_sha256, d.in_format, d.in_width, d.in_height, d.in_bytes,"                \
     " d.in_bit_depth, d.in_channels, d.in_sha256, d.out_format, d.out_bytes, d.out_width, d.out_height, d.out_sha256," \
     " j.progress, j.attempt, j.epoch, j.cancel_requested, j.revision, d.ms_queue, d.ms_decode, d.ms_infer,"            \
-    " d.ms_encode, d.request_id, d.traceparent, d.params, d.labels, d.problem,"                                        \
-    " CASE j.state WHEN 'queued' THEN (SELECT count(*) FROM jobs q WHERE q.state = 'queued'"                           \
-    " AND (q.rank, q.id) <= (j.rank, j.id)) ELSE 0 END"
+    " d.ms_encode, d.request_id, d.traceparent, d.params, d.labels, d.problem, "
 #define FROM_JOBS " FROM jobs j CROSS JOIN job_details d ON d.job_id = j.id "
+/* The place in the queue, as the last column: counted for one job, numbered once for a whole page. */
+#define POSITION_OF_ONE                                                                                                \
+    "CASE j.state WHEN 'queued' THEN (SELECT count(*) FROM jobs q WHERE q.state = 'queued'"                            \
+    " AND (q.rank, q.id) <= (j.rank, j.id)) ELSE 0 END"
+#define POSITION_OF_MANY "coalesce(p.n, 0)"
+#define WITH_POSITIONS                                                                                                 \
+    "WITH p AS MATERIALIZED (SELECT id, row_number() OVER (ORDER BY rank, id) AS n FROM jobs WHERE state = 'queued') "
 
 static void read_row(db_stmt *q, db_job *j) {
     char state[16];
@@ -110,7 +115,7 @@ dr_status db_job_missing(db_conn *c, const char *id, dr_error *err) {
 
 dr_status db_job_load(db_conn *c, const char *id, db_job *ret, dr_error *err) {
     db_job j = {0};
-    db_stmt q = db_sql(c, "SELECT " JOB_COLUMNS FROM_JOBS "WHERE j.id = ?1", err);
+    db_stmt q = db_sql(c, "SELECT " JOB_COLUMNS POSITION_OF_ONE FROM_JOBS "WHERE j.id = ?1", err);
     db_bind_text(&q, 1, id);
     bool found = db_row(&q);
     if (found) read_row(&q, &j);
@@ -144,12 +149,14 @@ dr_status db_job_get(db_store *db, const char *id, db_job *ret_job, dr_error *er
     " AND (?4 IS NULL OR l.value = ?4)))"                                                                              \
     " AND (?5 IS NULL OR j.model_name = ?5) AND (?6 IS NULL OR j.model_version = ?6)"                                  \
     " ORDER BY j.id DESC LIMIT ?7"
-static const char list_any[] =
-    "SELECT " JOB_COLUMNS FROM_JOBS "WHERE j.id < CASE ?1 WHEN '' THEN 'k' ELSE ?1 END"
+static const char list_any[] = WITH_POSITIONS
+    "SELECT " JOB_COLUMNS POSITION_OF_MANY FROM_JOBS
+    "LEFT JOIN p ON p.id = j.id WHERE j.id < CASE ?1 WHEN '' THEN 'k' ELSE ?1 END"
     " AND (?8 >> CASE j.state WHEN 'queued' THEN 0 WHEN 'running' THEN 1 WHEN 'succeeded' THEN 2 WHEN 'failed' THEN 3"
     " WHEN 'cancelled' THEN 4 ELSE 5 END) & 1" LIST_FILTERS;
-static const char list_state[] =
-    "SELECT " JOB_COLUMNS FROM_JOBS "WHERE j.state = ?8 AND j.id < CASE ?1 WHEN '' THEN 'k' ELSE ?1 END" LIST_FILTERS;
+static const char list_state[] = WITH_POSITIONS
+    "SELECT " JOB_COLUMNS POSITION_OF_MANY FROM_JOBS
+    "LEFT JOIN p ON p.id = j.id WHERE j.state = ?8 AND j.id < CASE ?1 WHEN '' THEN 'k' ELSE ?1 END" LIST_FILTERS;
 
 static dr_status list(db_conn *c, const db_job_filter *in, const char *after, const char *key, const char *value,
                       const char *model, int64_t version, db_job_page *page, dr_error *err) {

@@ -191,8 +191,9 @@ static void create_done(db_req *base) {
 void db_job_create_async(db_store *db, const db_job_new *in, db_job_done done, void *arg) {
     dr_error err = {0};
     create_req *r = dr_calloc(1, sizeof *r);
-    dr_status s = r ? create_fill(r, in, &err) : dr_fail(&err, DR_NOMEM, "no memory for a request");
-    if (s) {
+    dr_status s = DR_NOMEM;
+    if (!r) dr_fail(&err, s, "no memory for a request");
+    if (!r || (s = create_fill(r, in, &err))) {
         if (r) create_free(r);
         dr_free(r);
         done(arg, s, NULL, false, &err);
@@ -470,8 +471,9 @@ static void person_async(db_store *db, dr_status (*run)(db_store *, db_conn *, d
                          const char *reason, db_job_done done, void *arg) {
     dr_error err = {0};
     person_req *r = dr_calloc(1, sizeof *r);
-    dr_status s = r ? person_fill(r, run, id, reason, &err) : dr_fail(&err, DR_NOMEM, "no memory for a request");
-    if (s) {
+    dr_status s = DR_NOMEM;
+    if (!r) dr_fail(&err, s, "no memory for a request");
+    if (!r || (s = person_fill(r, run, id, reason, &err))) {
         dr_free(r);
         done(arg, s, NULL, false, &err);
         return;

@@ -156,9 +156,11 @@ dr_status db_open(const char *data_dir, const db_options *opt, db_store **ret, d
     db->wal_path = dr_fs_join(data_dir, "derain.db-wal");
     pthread_mutex_init(&db->mu, NULL);
     db->has_mu = true;
-    if (!db->dir || !db->path || !db->wal_path) s = dr_fail(err, DR_NOMEM, "no memory for the store");
-    if (!s) s = make_boot(db, err);
-    if (!s) s = prepare_dir(db, err);
+    if (db->dir && db->path && db->wal_path)
+        s = make_boot(db, err);
+    else
+        s = dr_fail(err, DR_NOMEM, "no memory for the store");
+    if (!s && db->dir && db->path) s = prepare_dir(db, err);
     if (!s) s = db_conn_open(db->path, true, &c, err);
     if (!s) s = quick_check(db, c, err);
     if (!s) s = migrate(db, c, err);

@@ -377,6 +377,16 @@ TEST(pages_do_not_shift_under_inserts) {
     CHECK(seen == N);
     dr_error err = {0};
     db_job_page page = {0};
+    db_job one = {0};
+    CHECK(db_job_list(db, &(db_job_filter){.limit = 5, .states = 1u << DB_QUEUED}, &page, NULL) == DR_OK &&
+          page.n == 5);
+    for (size_t i = 0; i < page.n; i++) { /* the newest is last in the queue; a page and a single job agree */
+        CHECK(db_job_get(db, page.jobs[i].id, &one, NULL) == DR_OK &&
+              one.queue_position == page.jobs[i].queue_position);
+        CHECK(one.queue_position == N + 6 - (int64_t)i);
+        db_job_clear(&one);
+    }
+    db_job_page_clear(&page);
     CHECK(db_job_list(db, &(db_job_filter){.cursor = "p1xyz"}, &page, &err) == DR_INVALID &&
           strcmp(err.what, "bad_cursor") == 0);
     CHECK(db_job_list(db, &(db_job_filter){.cursor = "' OR 1=1"}, &page, NULL) == DR_INVALID);
