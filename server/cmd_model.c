@@ -41,9 +41,8 @@ static int info(int argc, char **argv) {
                "file        %llu bytes, sha256 %s\n",
                i.name, i.version, i.arch, i.ngf, i.blocks, outputs[i.residual & 3], (unsigned long long)i.params,
                i.dtype, (unsigned long long)i.bytes, i.sha256);
-        const char *key;
-        json_t *value;
-        json_object_foreach(meta, key, value) printf("  %s = %s\n", key, json_string_value(value));
+        for (void *it = json_object_iter(meta); it; it = json_object_iter_next(meta, it))
+            printf("  %s = %s\n", json_object_iter_key(it), json_string_value(json_object_iter_value(it)));
     }
     json_decref(meta);
     dr_model_info_done(&i);

@@ -50,15 +50,10 @@ static dr_status write_out(const char *path, const void *data, size_t len, dr_er
 /* Of the file's name; false: the name says nothing that we can write. */
 static bool format_of(const char *path, dr_format *ret) {
     const char *slash = strrchr(path, '/'), *dot = strrchr(slash ? slash : path, '.');
-    if (!strcmp(path, "-"))
-        *ret = DR_FORMAT_PNG;
-    else if (dot && !strcasecmp(dot, ".png"))
-        *ret = DR_FORMAT_PNG;
-    else if (dot && (!strcasecmp(dot, ".jpg") || !strcasecmp(dot, ".jpeg")))
-        *ret = DR_FORMAT_JPEG;
-    else
-        return false;
-    return true;
+    bool png = !strcmp(path, "-") || (dot && !strcasecmp(dot, ".png"));
+    bool jpeg = dot && (!strcasecmp(dot, ".jpg") || !strcasecmp(dot, ".jpeg"));
+    if (png || jpeg) *ret = png ? DR_FORMAT_PNG : DR_FORMAT_JPEG;
+    return png || jpeg;
 }
 
 int srv_cmd_run(int argc, char **argv) {

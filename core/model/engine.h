@@ -8,8 +8,9 @@
 #include "core/model/plan.h"
 #include "core/nn/generator.h"
 
-#define DR_PLANS_MAX 8 /* shapes whose plan a model remembers; a plan is small, weights and activations are not in it  \
-                        */
+#define DR_PLANS_MAX                                                                                                   \
+    8 /* shapes whose plan a model remembers; a plan is small, weights and activations are not in it                   \
+       */
 
 struct dr_engine {
     dr_backend *be;

@@ -15,8 +15,10 @@ struct dr_plan {
     int n;
     size_t *offset; /* of each of the 2n values in the block */
     dr_step *steps;
-    dr_slot **slot; /* of each step; NULL = none */
-    double *cost;   /* of each step, for the progress */
+    struct {
+        dr_slot *slot; /* of its convolution; NULL = none */
+        double cost;   /* its share of the progress */
+    } * extra;         /* of each step */
     double total_cost;
     int n_steps;
     dr_var input, output;
@@ -101,15 +103,15 @@ static void prepare(dr_plan *p, const dr_param *params, int n_params, dr_slot *s
     for (int i = 0; i < p->n_steps; i++) {
         const dr_step *s = &p->steps[i];
         const dr_node *n = &p->nodes[s->node];
-        p->cost[i] = 20.0 * (double)dr_shape_count(n->shape); /* a pass over memory against a multiply-add */
+        p->extra[i].cost = 20.0 * (double)dr_shape_count(n->shape); /* a pass over memory against a multiply-add */
         if (s->kind == DR_STEP_CONV) {
             dr_shape w = n->w->shape;
             size_t bytes = bytes_of(p, s->x) + bytes_of(p, s->y);
-            p->cost[i] += (double)dr_shape_count(n->shape) * w.c * w.h * w.w;
+            p->extra[i].cost += (double)dr_shape_count(n->shape) * w.c * w.h * w.w;
             if (bytes > p->conv_bytes) p->conv_bytes = bytes;
-            if (slots && n->w >= params && n->w < params + n_params) p->slot[i] = &slots[n->w - params];
+            if (slots && n->w >= params && n->w < params + n_params) p->extra[i].slot = &slots[n->w - params];
         }
-        p->total_cost += p->cost[i];
+        p->total_cost += p->extra[i].cost;
     }
 }
 
@@ -129,9 +131,8 @@ dr_status dr_plan_build(const dr_graph *g, dr_var input, dr_var output, dr_backe
     p->nodes = dr_calloc(n, sizeof *p->nodes);
     p->offset = dr_calloc(2 * n, sizeof *p->offset);
     p->steps = dr_calloc(2 * n, sizeof *p->steps);
-    p->slot = dr_calloc(2 * n, sizeof *p->slot);
-    p->cost = dr_calloc(2 * n, sizeof *p->cost);
-    if (!p->nodes || !p->offset || !p->steps || !p->slot || !p->cost) {
+    p->extra = dr_calloc(2 * n, sizeof *p->extra);
+    if (!p->nodes || !p->offset || !p->steps || !p->extra) {
         st = dr_fail(err, DR_NOMEM, "no memory to plan %d nodes", g->n);
         goto out;
     }
@@ -153,8 +154,7 @@ void dr_plan_destroy(dr_plan *p) {
     dr_free(p->nodes);
     dr_free(p->offset);
     dr_free(p->steps);
-    dr_free(p->slot);
-    dr_free(p->cost);
+    dr_free(p->extra);
     dr_free(p);
 }
 
@@ -224,8 +224,8 @@ dr_status dr_plan_run(dr_plan *p, void *block, const dr_plan_watch *watch, dr_er
     for (int i = 0; i < p->n_steps && !st; i++) {
         if (watch && watch->cancel && atomic_load_explicit(watch->cancel, memory_order_relaxed))
             st = dr_fail(err, DR_CANCELLED, "cancelled");
-        if (!st) st = run_step(p, &p->steps[i], p->slot[i], block, err);
-        done += p->cost[i];
+        if (!st) st = run_step(p, &p->steps[i], p->extra[i].slot, block, err);
+        done += p->extra[i].cost;
         if (!st && watch && watch->progress)
             atomic_store_explicit(watch->progress,
                                   watch->from + (watch->to - watch->from) * (float)(done / p->total_cost),

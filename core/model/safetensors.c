@@ -15,7 +15,9 @@
 struct dr_st {
     json_t *header, *meta; /* meta: borrowed from header, NULL if there is none */
     dr_st_tensor *tensors; /* in the order of their data */
-    const dr_st_tensor **by_name;
+    struct by_name {
+        const dr_st_tensor *t;
+    } * by_name; /* the same, sorted by name */
     size_t n;
     const unsigned char *bytes; /* the whole file */
     size_t len, data_off;
@@ -119,7 +121,8 @@ static int by_data(const void *a, const void *b) {
 }
 
 static int by_name(const void *a, const void *b) {
-    return strcmp((*(const dr_st_tensor *const *)a)->name, (*(const dr_st_tensor *const *)b)->name);
+    const struct by_name *x = a, *y = b;
+    return strcmp(x->t->name, y->t->name);
 }
 
 /* The tensors tile the data: each begins where the one before it ends. */
@@ -166,7 +169,7 @@ static dr_status parse_header(dr_st *f, dr_error *err) {
         f->n++;
     }
     qsort(f->tensors, f->n, sizeof *f->tensors, by_data);
-    for (size_t i = 0; i < f->n; i++) f->by_name[i] = &f->tensors[i];
+    for (size_t i = 0; i < f->n; i++) f->by_name[i].t = &f->tensors[i];
     qsort(f->by_name, f->n, sizeof *f->by_name, by_name);
     return check_tiling(f, err);
 }
@@ -228,9 +231,9 @@ const dr_st_tensor *dr_st_at(const dr_st *f, size_t i) {
 }
 
 const dr_st_tensor *dr_st_find(const dr_st *f, const char *name) {
-    const dr_st_tensor key = {.name = name}, *k = &key;
-    const dr_st_tensor **hit = bsearch(&k, f->by_name, f->n, sizeof *f->by_name, by_name);
-    return hit ? *hit : NULL;
+    const dr_st_tensor named = {.name = name};
+    const struct by_name key = {&named}, *hit = bsearch(&key, f->by_name, f->n, sizeof *f->by_name, by_name);
+    return hit ? hit->t : NULL;
 }
 
 bool dr_st_has_shape(const dr_st_tensor *t, int rank, const int64_t *dims) {
