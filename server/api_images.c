@@ -38,7 +38,7 @@ typedef struct derain {
     db_job job;       /* as read back */
     dr_status status; /* of the call that is on its way */
     dr_error err;
-    bool replayed;
+    bool created, replayed;
     int64_t deadline_ns;
 } derain;
 
@@ -255,6 +255,23 @@ static srv_next check_body(srv_req *r, derain *d) {
 static srv_next made(srv_req *r);
 static srv_next woken(srv_req *r);
 
+/* The answer of a cancel that nobody waits for. */
+static void on_cancelled(void *arg, dr_status s, const db_job *job, bool cancelled, const dr_error *err) {
+    srv_app *app = arg;
+    (void)err;
+    if (s || !cancelled) return;
+    srv_queue_cancel(app->queue, job->id);
+    srv_park_wake_key(app->watch, job->id);
+}
+
+/* The client left while it waited. With an Idempotency-Key it means to ask again. */
+static void client_left(srv_req *r) {
+    derain *d = r->state;
+    srv_count(&r->app->tele, SRV_CLIENTS_LEFT, 1);
+    if (d->created && !*d->idem_key && !d->prefer.respond_async)
+        db_job_cancel_async(r->app->db, d->id, "the client left", on_cancelled, r->app);
+}
+
 /* On the store's thread. */
 static void on_created(void *arg, dr_status s, const db_job *job, bool replayed, const dr_error *err) {
     srv_req *r = arg;
@@ -264,6 +281,7 @@ static void on_created(void *arg, dr_status s, const db_job *job, bool replayed,
     if (s && err) d->err = *err;
     if (s || replayed) srv_spool_erase(app->spool, d->id); /* nobody will need this copy */
     if (!s) {
+        d->created = !replayed;
         d->replayed = replayed;
         snprintf(d->id, sizeof d->id, "%s", job->id);
         srv_count(&app->tele, replayed ? SRV_JOBS_REPLAYED : SRV_JOBS_ACCEPTED, 1);
@@ -337,6 +355,7 @@ srv_next srv_derain_ready(srv_req *r) {
     if (*d->idem_key) hash_request(r, d);
     srv_upload *up = d->up;
     d->up = NULL;
+    r->left = client_left;
     srv_call_arm(r);
     srv_spool_keep(r->app->spool, up, d->id, on_kept, r);
     return srv_call_park(r, made);
@@ -422,23 +441,13 @@ static srv_next made(srv_req *r) {
     return next == SRV_GO ? reply_later(r, d) : next;
 }
 
-/* The answer of a cancel that nobody waits for. */
-static void on_cancelled(void *arg, dr_status s, const db_job *job, bool cancelled, const dr_error *err) {
-    srv_app *app = arg;
-    (void)err;
-    if (s || !cancelled) return;
-    srv_queue_cancel(app->queue, job->id);
-    srv_park_wake_key(app->watch, job->id);
-}
-
 static srv_next woken(srv_req *r) {
     derain *d = r->state;
     switch (srv_wait_why(r)) {
     case SRV_WAKE_EVENT:
         return wait_for_job(r, d);
     case SRV_WAKE_GONE:
-        srv_count(&r->app->tele, SRV_CLIENTS_LEFT, 1);
-        if (!*d->idem_key) db_job_cancel_async(r->app->db, d->id, "the client left", on_cancelled, r->app);
+        client_left(r);
         return SRV_CLOSE;
     case SRV_WAKE_STOP:
         return reply_with_job(r, d, "draining",

@@ -108,7 +108,8 @@ static void on_completed(void *arg, struct MHD_Connection *conn, void **con_cls,
     srv_hist_add(&t->request, ms / 1e3);
     atomic_fetch_sub(&t->requests_active, 1);
     srv_peer_phase(r->peer, SRV_PHASE_IDLE);
-    bool suspended = r->suspended;
+    bool suspended = r->suspended; /* resumed, but libmicrohttpd saw the end of the connection before it called us */
+    if (suspended && r->left) r->left(r);
     if (r->state_free) r->state_free(r->state);
     srv_reply_clear(&r->reply);
     dr_buf_done(&r->reply.headers);

@@ -64,6 +64,7 @@ struct srv_req {
     srv_reply reply;
     void *state; /* the handler's own */
     void (*state_free)(void *state);
+    void (*left)(srv_req *r); /* the client left while it waited; may be NULL */
     int64_t started_ns;
     int status; /* answered */
 };
