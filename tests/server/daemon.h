@@ -23,7 +23,7 @@ typedef struct daemon_child {
     int port;
 } daemon_child;
 
-static char *daemon_log(const daemon_child *d) { /* caller frees */
+static inline char *daemon_log(const daemon_child *d) { /* caller frees */
     char *text = calloc(1, 1 << 20);
     FILE *f = fopen(d->log, "r");
     if (f && text) text[fread(text, 1, (1 << 20) - 1, f)] = 0;
@@ -33,7 +33,7 @@ static char *daemon_log(const daemon_child *d) { /* caller frees */
 
 /* Starts it on a free port with further "--flag=value" arguments, the list ended by NULL. False when it ends instead.
  */
-static bool daemon_start(daemon_child *d, const char *const *flags) {
+static inline bool daemon_start(daemon_child *d, const char *const *flags) {
     char data[300], dir_flag[320], *argv[32] = {"serve",
                                                 "--listen=127.0.0.1:0",
                                                 dir_flag,
@@ -65,13 +65,13 @@ static bool daemon_start(daemon_child *d, const char *const *flags) {
     return false;
 }
 
-static void daemon_dir(daemon_child *d) {
+static inline void daemon_dir(daemon_child *d) {
     *d = (daemon_child){0};
     scratch_make(d->dir, sizeof d->dir);
 }
 
 /* Sends the signal and gives the exit code, -1 when a signal ended it (sanitizers end it with a code of their own). */
-static int daemon_stop(daemon_child *d, int sig) {
+static inline int daemon_stop(daemon_child *d, int sig) {
     int st = 0;
     kill(d->pid, sig);
     if (waitpid(d->pid, &st, 0) != d->pid) return -2;
@@ -85,7 +85,7 @@ static int daemon_stop(daemon_child *d, int sig) {
 
 /* --- pictures --- */
 
-static size_t put_chunk(uint8_t *p, const char *type, const uint8_t *data, size_t n) {
+static inline size_t put_chunk(uint8_t *p, const char *type, const uint8_t *data, size_t n) {
     uint32_t crc;
     p[0] = (uint8_t)(n >> 24), p[1] = (uint8_t)(n >> 16), p[2] = (uint8_t)(n >> 8), p[3] = (uint8_t)n;
     memcpy(p + 4, type, 4);
@@ -98,7 +98,7 @@ static size_t put_chunk(uint8_t *p, const char *type, const uint8_t *data, size_
 
 /* A PNG with this header; the pixel data is `idat` bytes of anything, which is enough for whoever only looks at chunks.
  */
-static size_t make_png(uint8_t *p, unsigned w, unsigned h, int color, size_t idat, const char *comment) {
+static inline size_t make_png(uint8_t *p, unsigned w, unsigned h, int color, size_t idat, const char *comment) {
     static const uint8_t signature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
     uint8_t head[13] = {(uint8_t)(w >> 24),
                         (uint8_t)(w >> 16),
@@ -127,7 +127,7 @@ static size_t make_png(uint8_t *p, unsigned w, unsigned h, int color, size_t ida
 
 /* --- client --- */
 
-static int dial(int port) {
+static inline int dial(int port) {
     struct sockaddr_in sa = {
         .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     const struct timeval tv = {.tv_sec = 20};
@@ -141,7 +141,7 @@ static int dial(int port) {
     return fd;
 }
 
-static bool send_all(int fd, const void *data, size_t n) {
+static inline bool send_all(int fd, const void *data, size_t n) {
     const char *p = data;
     while (n) {
         ssize_t k = send(fd, p, n, MSG_NOSIGNAL);
@@ -159,13 +159,13 @@ typedef struct answer {
     size_t len;
 } answer;
 
-static void answer_done(answer *a) {
+static inline void answer_done(answer *a) {
     free(a->body);
     *a = (answer){0};
 }
 
 /* Reads one answer; the connection stays usable. */
-static answer receive(int fd) {
+static inline answer receive(int fd) {
     answer a = {0};
     size_t n = 0;
     while (n + 1 < sizeof a.head && !strstr(a.head, "\r\n\r\n")) {
@@ -185,13 +185,13 @@ static answer receive(int fd) {
     return a;
 }
 
-static bool closed_by_peer(int fd) {
+static inline bool closed_by_peer(int fd) {
     char c;
     return recv(fd, &c, 1, 0) == 0;
 }
 
 /* The value of a header in the answer's head, in a static buffer; "" when absent. */
-static const char *header_of(const answer *a, const char *name) {
+static inline const char *header_of(const answer *a, const char *name) {
     static char value[1024];
     char key[128];
     snprintf(key, sizeof key, "\r\n%s:", name);
@@ -205,7 +205,7 @@ static const char *header_of(const answer *a, const char *name) {
 }
 
 /* One request on a connection of its own. headers: further lines, each with \r\n. body may be NULL for none. */
-static answer ask(int port, const char *method, const char *path, const char *headers, const void *body, size_t len) {
+static inline answer ask(int port, const char *method, const char *path, const char *headers, const void *body, size_t len) {
     char head[4096];
     answer a = {0};
     int fd = dial(port);
@@ -221,12 +221,12 @@ static answer ask(int port, const char *method, const char *path, const char *he
     return a;
 }
 
-static answer get(int port, const char *path) {
+static inline answer get(int port, const char *path) {
     return ask(port, "GET", path, NULL, NULL, 0);
 }
 
 /* A string member of a JSON answer by its first occurrence, in a static buffer. */
-static const char *member(const answer *a, const char *name) {
+static inline const char *member(const answer *a, const char *name) {
     static char value[256];
     char key[64];
     snprintf(key, sizeof key, "\"%s\":\"", name);
@@ -235,7 +235,7 @@ static const char *member(const answer *a, const char *name) {
     return value;
 }
 
-static bool has(const answer *a, const char *text) {
+static inline bool has(const answer *a, const char *text) {
     return a->body && strstr(a->body, text);
 }
 
