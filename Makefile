@@ -125,6 +125,9 @@ T       ?= png
 SECONDS ?= 60
 FUZZ_CC ?= clang
 FUZZ_SRC_safetensors := core/model/safetensors.c core/model/half.c
+FUZZ_SRC_config    := server/config.c
+FUZZ_SRC_multipart := server/multipart.c
+FUZZ_SRC_headers   := server/headers.c server/guard.c
 fuzz:
 	@mkdir -p build/fuzz/$(T)
 	$(CC) -std=c11 -D_GNU_SOURCE -I. -o build/fuzz/seeds tests/fuzz/seeds.c core/base/hash.c $(filter-out -ldnnl -lgomp,$(LIBS_core))
