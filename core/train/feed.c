@@ -41,7 +41,10 @@ dr_status dr_feed_open(const dr_train_opts *o, int64_t start, dr_feed **ret, dr_
     lo.seed = o->seed;
     lo.released = released;
     lo.squeeze_from = released ? o->steps / 2 : -1;
-    if (o->preset && strcmp(o->preset, "product") == 0) lo.scale_min = 0.5;
+    if (o->preset && strcmp(o->preset, "product") == 0) {
+        lo.scale_min = 0.5;
+        lo.lattice_share = 0.1;
+    }
     if (o->streaks_share >= 0) lo.streaks_share = o->streaks_share;
 
     dr_status s = DR_OK;

@@ -6,11 +6,12 @@
 #include "core/train/loader.h"
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
+#include "core/train/lattice.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SIDE_RAINY = 1, SIDE_CLEAN, PASS_RAINY, PASS_BACKGROUND, SPLIT };
+enum { SIDE_RAINY = 1, SIDE_CLEAN, PASS_RAINY, PASS_BACKGROUND, SPLIT, SIDE_CLEAN_LATTICE, SIDE_BACKGROUND_LATTICE };
 #define SHARE_ONE (UINT64_C(1) << 20) /* streaks_share in fixed point, so that counting samples is exact */
 
 typedef struct slot {
@@ -156,6 +157,13 @@ static dr_status sample(dr_loader *l, dr_dataset *d, int i, int64_t k, dr_rng *r
     return dr_augment_run(&plan, p, ret, err);
 }
 
+/* Some clean pictures get a lattice; it has its own random numbers, so nothing else changes with it. */
+static void lattice(const dr_loader *l, int64_t k, int j, uint64_t side, float *rgb) {
+    dr_rng rng;
+    dr_rng_seed(&rng, l->o.seed, mix((uint64_t)k, (uint64_t)j, side));
+    if (dr_rng_uniform(&rng) < l->o.lattice_share) dr_lattice_draw(&rng, l->o.crop, rgb);
+}
+
 static dr_status make(dr_loader *l, int64_t k, slot *b, dr_error *err) {
     size_t floats = 3 * (size_t)l->o.crop * (size_t)l->o.crop;
     b->k = k;
@@ -169,6 +177,7 @@ static dr_status make(dr_loader *l, int64_t k, slot *b, dr_error *err) {
         if ((g + 1) * l->share / SHARE_ONE > drawn) {
             int i = take(&l->backgrounds, l->o.seed, (int64_t)drawn);
             s = sample(l, l->clean, i, k, &rng, rainy, err);
+            if (!s) lattice(l, k, j, SIDE_BACKGROUND_LATTICE, rainy);
             if (!s) s = dr_streaks_render(l->streaks, &rng, l->o.crop, rainy, err);
             b->rainy_id[j] = -1 - i;
         } else {
@@ -183,6 +192,7 @@ static dr_status make(dr_loader *l, int64_t k, slot *b, dr_error *err) {
         int i = l->clean_only[dr_rng_below(&rng, (uint32_t)l->n_clean_only)];
         s = sample(l, l->clean, i, k, &rng, clean, err);
         if (s) return s;
+        lattice(l, k, j, SIDE_CLEAN_LATTICE, clean);
         to_signed(clean, floats);
         b->clean_id[j] = i;
     }

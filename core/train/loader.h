@@ -28,6 +28,7 @@ typedef struct dr_loader_opts {
     int64_t squeeze_from;   /* released: from this batch on the whole picture is squeezed to the crop; < 0 = never */
     bool flip_y, turn;      /* native: also upside down, also transposed; off by default. flip_x is always on */
     double scale_min;       /* native: see dr_augment_opts; 1 = as they are */
+    double lattice_share;   /* native: part of the clean samples and backgrounds with a drawn lattice (lattice.h) */
     double streaks_share;   /* part of the rainy samples that are rendered, 0..1; 1 where there are no rainy pictures */
     double background_part; /* part of the clean pictures that serve as backgrounds of rendered rain */
     int ring;               /* batches made ahead, 0 = no thread: made when asked for */
