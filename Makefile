@@ -12,7 +12,8 @@ CUDNN   := $(firstword $(wildcard $(CUDA_HOME)/include/cudnn.h /usr/include/cudn
 CU      := $(sort $(wildcard cuda/*.cu))
 CUDA    ?= $(if $(and $(CU),$(NVCC),$(CUDNN)),1,0)
 B       := build$(if $(SAN),-$(SAN))
-comma   := ,
+# on all cores, unless make was told how many
+JOBS     = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
 OPT      ?= -O3 -g
 WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
@@ -108,9 +109,9 @@ $(B)/db/schema.o: $(B)/db/schema.c db/internal.h
 # test and demo are also the first commands on a new machine: they look for the libraries, install what is missing
 # and then start make again, which now finds them.
 test: deps
-	@$(MAKE) --no-print-directory test-run
+	@$(MAKE) --no-print-directory $(JOBS) test-run
 demo: deps
-	@$(MAKE) --no-print-directory demo-run
+	@$(MAKE) --no-print-directory $(JOBS) demo-run
 deps:
 	@tests/deps.sh
 test-run: all $(TESTS) check-layers
