@@ -32,14 +32,13 @@ def streaks(rng, width, height, count, length, slant_deg, thickness):
 
 
 def rain(picture, seed, slant_deg, heavy):
-    """Drops are brighter than what is behind them and never darken it: a screen blend, most visible on dark ground."""
+    """Picture plus rain, the usual model: drops add the same light to all colours, and the sensor clips."""
     rng = np.random.RandomState(seed)
     clean = np.asarray(picture.convert("RGB"), np.float64) / 255
     h, w, _ = clean.shape
     far = streaks(rng, w, h, int(420 * heavy), 16, slant_deg, 1)
     near = streaks(rng, w, h, int(170 * heavy), 38, slant_deg + 2, 2)
-    layer = 1 - (1 - 0.55 * far) * (1 - 0.75 * near)
-    out = clean + layer[:, :, None] * (0.92 - clean).clip(0)
+    out = clean + (0.3 * far + 0.5 * near)[:, :, None]
     return Image.fromarray((out.clip(0, 1) * 255 + 0.5).astype(np.uint8))
 
 
