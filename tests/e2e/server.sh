@@ -101,6 +101,8 @@ idempotency() {
     http -H 'Idempotency-Key: "k-1"' --data-binary "@$T/a.png" "$U/v1/derain"
     [ "$code" = 200 ] && [ "$(header Idempotent-Replayed)" = true ] && [ "$(header Content-Disposition)" = "$id" ] || return 1
     answers 422 idempotency_key_reused -H 'Idempotency-Key: "k-1"' --data-binary "@$T/b.png" "$U/v1/derain" || return 1
+    # the worker has enough to do that the next request is still waiting when it is repeated, on any machine
+    for i in 1 2 3 4; do http -H 'Prefer: respond-async' --data-binary "@$T/big.png" "$U/v1/derain"; done
     curl -s -H 'Idempotency-Key: k-2' --data-binary "@$T/big.png" "$U/v1/derain" -o "$T/first" &
     first=$!
     sleep 0.4
