@@ -16,7 +16,7 @@ void dr_cpu_limit_isa(enum dr_cpu_isa best) {
 static enum dr_cpu_isa detect_isa(void) {
     enum dr_cpu_isa best = DR_CPU_BASE;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
         best = DR_CPU_AVX2;
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))

@@ -44,6 +44,11 @@ static inline dr_planes dr_cpu_planes(const dr_cpu *c, dr_shape s) {
     return g;
 }
 
+/* Rows that one thread takes at once: about 16 KiB. */
+static inline int dr_cpu_band(dr_planes g) {
+    return g.row < 4096 ? (int)(4096 / g.row) : 1;
+}
+
 /* Threads for a loop that touches this many floats: a parallel region costs more than a small tensor. */
 enum { DR_CPU_SMALL = 32768, DR_CPU_CHUNK = 16384 };
 static inline int dr_cpu_threads(const dr_cpu *c, size_t floats) {

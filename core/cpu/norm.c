@@ -223,8 +223,7 @@ dr_status dr_cpu_norm_apply(dr_backend *be, dr_tensor x, const float *stats, dr_
     }
     float *py = y.data;
     int rows = gy.n_planes * gy.h, nt = dr_cpu_threads(c, dr_shape_count(y.shape));
-    int band = gy.row < 4096 ? (int)(4096 / gy.row) : 1;
-#pragma omp parallel for schedule(dynamic, band) num_threads(nt) if (nt > 1)
+#pragma omp parallel for schedule(dynamic, dr_cpu_band(gy)) num_threads(nt) if (nt > 1)
     for (int i = 0; i < rows; i++) {
         size_t plane = (size_t)(i / gy.h);
         dr_lanes s;

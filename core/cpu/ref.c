@@ -57,10 +57,10 @@ void dr_ref_act_bwd(size_t n, dr_act act, const double *y, const double *dy, dou
     for (size_t i = 0; i < n; i++) dx[i] = act1_bwd(act, y[i]) * dy[i];
 }
 
-void dr_ref_add_bcast(dr_shape s, int bc, const double *a, double f, const double *b, double *ret) {
+void dr_ref_add_bcast(dr_shape s, int bc, const double *a, double f, const double *b, double *py) {
     dr_shape bs = dr_shape_make(s.n, bc, s.h, s.w);
     FOR_NC(s)
-    FOR_YX(s) ret[at(s, n, c, y, x)] = a[at(s, n, c, y, x)] + f * b[at(bs, n, bc == 1 ? 0 : c, y, x)];
+    FOR_YX(s) py[at(s, n, c, y, x)] = a[at(s, n, c, y, x)] + f * b[at(bs, n, bc == 1 ? 0 : c, y, x)];
 }
 
 void dr_ref_add_bcast_bwd(dr_shape s, int bc, double f, const double *dy, double *db) {
@@ -184,9 +184,10 @@ static void down(bool forward, dr_shape s, double *px, double *py) {
         zero(s, px);
     FOR_NC(o)
     FOR_YX(o)
-    for (int u = -1; u <= 1; u++) for (int v = -1; v <= 1; v++)
-        weigh(forward, w[u + 1] * w[v + 1], &px[at(s, n, c, reflect(2 * y + u, s.h), reflect(2 * x + v, s.w))],
-              &py[at(o, n, c, y, x)]);
+    for (int u = -1; u <= 1; u++)
+        for (int v = -1; v <= 1; v++)
+            weigh(forward, w[u + 1] * w[v + 1], &px[at(s, n, c, reflect(2 * y + u, s.h), reflect(2 * x + v, s.w))],
+                  &py[at(o, n, c, y, x)]);
 }
 
 /* y[2k] = x[k-1]/4 + 3x[k]/4, y[2k+1] = 3x[k]/4 + x[k+1]/4, indices clamped. */

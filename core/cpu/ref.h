@@ -1,7 +1,8 @@
 /* ref.h - every entry of the table as the formula says it, in double, planar NCHW, one loop a sum.
  *
  * The reference of the tests, for every backend; nothing in production calls it. Same names, meanings and order of
- * arguments as in core/tensor/backend.h; the shape given is that of x (of dx in a backward pass). */
+ * arguments as in core/tensor/backend.h; the shape given is that of x (of dx in a backward pass);
+ * px, py, pd, po are x, y, dy, dx where y and x count pixels. */
 #ifndef DR_CPU_REF_H
 #define DR_CPU_REF_H
 
@@ -10,20 +11,20 @@
 void dr_ref_act(size_t n, dr_act act, const double *x, double *y);
 void dr_ref_act_bwd(size_t n, dr_act act, const double *y, const double *dy, double *dx);
 /* s is a's shape, b has bc channels (s.c or 1) */
-void dr_ref_add_bcast(dr_shape s, int bc, const double *a, double f, const double *b, double *y);
+void dr_ref_add_bcast(dr_shape s, int bc, const double *a, double f, const double *b, double *py);
 void dr_ref_add_bcast_bwd(dr_shape s, int bc, double f, const double *dy, double *db);
 void dr_ref_clamp(size_t n, double lo, double hi, const double *x, double *y);
 void dr_ref_clamp_bwd(size_t n, double lo, double hi, const double *x, const double *dy, double *dx);
 
 /* oc output channels; dw and db are accumulated into; b, db may be NULL */
-void dr_ref_conv2d(dr_shape x_shape, int oc, dr_conv2d_desc d, const double *x, const double *w, const double *b,
-                   double *y);
-void dr_ref_conv2d_dx(dr_shape x_shape, int oc, dr_conv2d_desc d, const double *dy, const double *w, double *dx);
-void dr_ref_conv2d_dw(dr_shape x_shape, int oc, dr_conv2d_desc d, const double *x, const double *dy, double *dw,
+void dr_ref_conv2d(dr_shape xs, int oc, dr_conv2d_desc d, const double *px, const double *w, const double *b,
+                   double *py);
+void dr_ref_conv2d_dx(dr_shape xs, int oc, dr_conv2d_desc d, const double *dy, const double *w, double *dx);
+void dr_ref_conv2d_dw(dr_shape xs, int oc, dr_conv2d_desc d, const double *px, const double *dy, double *dw,
                       double *db);
 
-void dr_ref_norm_act(dr_shape s, double eps, dr_act act, const double *x, double *stats, double *y);
-void dr_ref_norm_act_bwd(dr_shape s, dr_act act, const double *x, const double *stats, const double *dy, double *dx);
+void dr_ref_norm_act(dr_shape s, double eps, dr_act act, const double *px, double *stats, double *py);
+void dr_ref_norm_act_bwd(dr_shape s, dr_act act, const double *px, const double *stats, const double *pd, double *po);
 
 void dr_ref_pad_reflect(dr_shape s, int p, const double *x, double *y);
 void dr_ref_pad_reflect_bwd(dr_shape s, int p, const double *dy, double *dx);
@@ -32,8 +33,8 @@ void dr_ref_blur_down_bwd(dr_shape s, const double *dy, double *dx);
 void dr_ref_blur_up(dr_shape s, const double *x, double *y);
 void dr_ref_blur_up_bwd(dr_shape s, const double *dy, double *dx);
 
-void dr_ref_gather(dr_shape x_shape, const double *x, const int32_t *idx, int s, double *rows);
-void dr_ref_gather_bwd(dr_shape x_shape, const double *drows, const int32_t *idx, int s, double *dx);
+void dr_ref_gather(dr_shape xs, const double *x, const int32_t *idx, int s, double *rows);
+void dr_ref_gather_bwd(dr_shape xs, const double *drows, const int32_t *idx, int s, double *dx);
 void dr_ref_linear(int rows, int in, int out, const double *x, const double *w, const double *b, double *y);
 void dr_ref_linear_dx(int rows, int in, int out, const double *dy, const double *w, double *dx);
 void dr_ref_linear_dw(int rows, int in, int out, const double *x, const double *dy, double *dw, double *db);

@@ -5,11 +5,6 @@
 #include "core/cpu/entries.h"
 #include <string.h>
 
-/* Rows that one thread takes at once: about 16 KiB. */
-static int band_of(dr_planes g) {
-    return g.row < 4096 ? (int)(4096 / g.row) : 1;
-}
-
 void dr_cpu_reflect_ends(float *row, int w, int p, int lanes) {
     size_t bytes = (size_t)lanes * sizeof *row;
     for (int i = 0; i < p; i++) {
@@ -24,8 +19,8 @@ dr_status dr_cpu_pad_reflect(dr_backend *be, int p, dr_tensor x, dr_tensor y, dr
     dr_planes g = dr_cpu_planes(c, x.shape), gy = dr_cpu_planes(c, y.shape);
     const float *px = x.data;
     float *py = y.data;
-    int rows = gy.n_planes * gy.h, nt = dr_cpu_threads(c, dr_shape_count(y.shape)), band = band_of(gy);
-#pragma omp parallel for schedule(dynamic, band) num_threads(nt) if (nt > 1)
+    int rows = gy.n_planes * gy.h, nt = dr_cpu_threads(c, dr_shape_count(y.shape));
+#pragma omp parallel for schedule(dynamic, dr_cpu_band(gy)) num_threads(nt) if (nt > 1)
     for (int i = 0; i < rows; i++) {
         size_t iy = (size_t)dr_reflect(i % gy.h - p, g.h);
         float *row = py + (size_t)i * gy.row;
@@ -56,8 +51,8 @@ dr_status dr_cpu_pad_reflect_bwd(dr_backend *be, int p, dr_tensor dy, dr_tensor 
     dr_planes g = dr_cpu_planes(c, dx.shape), gy = dr_cpu_planes(c, dy.shape);
     const float *pd = dy.data;
     float *px = dx.data;
-    int rows = g.n_planes * g.h, nt = dr_cpu_threads(c, dr_shape_count(dy.shape)), band = band_of(g);
-#pragma omp parallel for schedule(dynamic, band) num_threads(nt) if (nt > 1)
+    int rows = g.n_planes * g.h, nt = dr_cpu_threads(c, dr_shape_count(dy.shape));
+#pragma omp parallel for schedule(dynamic, dr_cpu_band(g)) num_threads(nt) if (nt > 1)
     for (int i = 0; i < rows; i++) {
         int iy = i % g.h;
         const float *plane = pd + (size_t)(i / g.h) * gy.plane;
@@ -77,8 +72,8 @@ dr_status dr_cpu_blur_down(dr_backend *be, dr_tensor x, dr_tensor y, dr_error *e
     dr_planes g = dr_cpu_planes(c, x.shape), gy = dr_cpu_planes(c, y.shape);
     const float *px = x.data;
     float *py = y.data;
-    int rows = gy.n_planes * gy.h, nt = dr_cpu_threads(c, dr_shape_count(x.shape)), band = band_of(gy);
-#pragma omp parallel for schedule(dynamic, band) num_threads(nt) if (nt > 1)
+    int rows = gy.n_planes * gy.h, nt = dr_cpu_threads(c, dr_shape_count(x.shape));
+#pragma omp parallel for schedule(dynamic, dr_cpu_band(gy)) num_threads(nt) if (nt > 1)
     for (int i = 0; i < rows; i++) {
         int o = i % gy.h;
         const float *plane = px + (size_t)(i / gy.h) * g.plane;
@@ -98,8 +93,8 @@ dr_status dr_cpu_blur_down_bwd(dr_backend *be, dr_tensor dy, dr_tensor dx, dr_er
     dr_planes g = dr_cpu_planes(c, dx.shape), gy = dr_cpu_planes(c, dy.shape);
     const float *pd = dy.data;
     float *px = dx.data;
-    int rows = g.n_planes * g.h, nt = dr_cpu_threads(c, dr_shape_count(dx.shape)), band = band_of(g);
-#pragma omp parallel for schedule(dynamic, band) num_threads(nt) if (nt > 1)
+    int rows = g.n_planes * g.h, nt = dr_cpu_threads(c, dr_shape_count(dx.shape));
+#pragma omp parallel for schedule(dynamic, dr_cpu_band(g)) num_threads(nt) if (nt > 1)
     for (int i = 0; i < rows; i++) {
         int k = i % g.h / 2;
         const float *a = pd + (size_t)(i / g.h) * gy.plane + (size_t)k * gy.row, *b = a;
@@ -124,8 +119,8 @@ dr_status dr_cpu_blur_up(dr_backend *be, dr_tensor x, dr_tensor y, dr_error *err
     dr_planes g = dr_cpu_planes(c, x.shape), gy = dr_cpu_planes(c, y.shape);
     const float *px = x.data;
     float *py = y.data;
-    int rows = gy.n_planes * gy.h, nt = dr_cpu_threads(c, dr_shape_count(y.shape)), band = band_of(gy);
-#pragma omp parallel for schedule(dynamic, band) num_threads(nt) if (nt > 1)
+    int rows = gy.n_planes * gy.h, nt = dr_cpu_threads(c, dr_shape_count(y.shape));
+#pragma omp parallel for schedule(dynamic, dr_cpu_band(gy)) num_threads(nt) if (nt > 1)
     for (int i = 0; i < rows; i++) {
         int oy = i % gy.h, k = oy / 2, other = oy % 2 ? k + 1 : k - 1;
         other = other < 0 ? 0 : other >= g.h ? g.h - 1 : other;
@@ -142,8 +137,8 @@ dr_status dr_cpu_blur_up_bwd(dr_backend *be, dr_tensor dy, dr_tensor dx, dr_erro
     dr_planes g = dr_cpu_planes(c, dx.shape), gy = dr_cpu_planes(c, dy.shape);
     const float *pd = dy.data;
     float *px = dx.data;
-    int rows = g.n_planes * g.h, nt = dr_cpu_threads(c, dr_shape_count(dy.shape)), band = band_of(g);
-#pragma omp parallel for schedule(dynamic, band) num_threads(nt) if (nt > 1)
+    int rows = g.n_planes * g.h, nt = dr_cpu_threads(c, dr_shape_count(dy.shape));
+#pragma omp parallel for schedule(dynamic, dr_cpu_band(g)) num_threads(nt) if (nt > 1)
     for (int i = 0; i < rows; i++) {
         int k = i % g.h;
         const float *b = pd + (size_t)(i / g.h) * gy.plane + (size_t)(2 * k) * gy.row;

@@ -20,14 +20,21 @@
 /* clang-format on */
 #define OPTIONAL(X) X(norm_stats) X(norm_apply) X(conv2d_fuses) X(conv2d_fused)
 
-#define COUNT(name) +1
-_Static_assert((0 REQUIRED(COUNT) OPTIONAL(COUNT)) * sizeof(void (*)(void)) ==
-                   sizeof(dr_backend_ops) - offsetof(dr_backend_ops, open),
+#define ONE_CHAR(entry) char entry;
+struct every_entry {
+    REQUIRED(ONE_CHAR)
+    OPTIONAL(ONE_CHAR)
+};
+#undef ONE_CHAR
+enum { N_ENTRIES = sizeof(struct every_entry) };
+_Static_assert(offsetof(dr_backend_ops, open) + N_ENTRIES * sizeof(void (*)(void)) == sizeof(dr_backend_ops),
                "every entry of dr_backend_ops must be listed in backend.c");
-#undef COUNT
 
 dr_status dr_backend_check(const dr_backend_ops *ops, dr_error *err) {
-    if (!ops) return dr_fail(err, DR_BACKEND, "the backend has no table");
+    if (!ops) {
+        (void)dr_fail(err, DR_BACKEND, "the backend has no table");
+        return DR_BACKEND;
+    }
     if (ops->abi != DR_BACKEND_ABI)
         return dr_fail(err, DR_BACKEND, "the backend was built for interface %u, this program needs %u", ops->abi,
                        DR_BACKEND_ABI);
@@ -96,9 +103,9 @@ static dr_status load_module(const char *name, const dr_backend_ops **ret, dr_er
 }
 
 static dr_status open_module(const char *name, const dr_backend_opts *opts, dr_backend **ret, dr_error *err) {
-    const dr_backend_ops *ops;
+    const dr_backend_ops *ops = NULL;
     dr_status s = load_module(name, &ops, err);
-    return s ? s : open_table(ops, opts, ret, err);
+    return s || !ops ? s : open_table(ops, opts, ret, err);
 }
 
 dr_status dr_backend_open(const char *name, const dr_backend_opts *opts, dr_backend **ret, const char **ret_note,

@@ -160,7 +160,7 @@ static void run(case_fn *fn, const void *arg) {
                 cap_bits = 0;
                 free(bits);
                 bits = NULL;
-            } else if (!l && (n_bits != n_first || memcmp(bits, first_bits, n_bits * sizeof *bits))) {
+            } else if (!l && (n_bits != n_first || (n_bits && memcmp(bits, first_bits, n_bits * sizeof *bits)))) {
                 snprintf(why, sizeof why, "other bits with %d threads than with 1 (instruction set %d)", threads, isa);
             }
         }
