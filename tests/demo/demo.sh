@@ -21,7 +21,8 @@ now() { date +%s%N; }
 seconds() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.1f", (b - a) / 1e9 }'; }
 
 begin=$(now)
-DERAIN_MODULE_DIR=${DERAIN_MODULE_DIR:-$PWD/$B} "$B/deraind" serve --listen 127.0.0.1:0 --data "$data" --model "$model" 2>"$log" &
+DERAIN_MODULE_DIR=${DERAIN_MODULE_DIR:-$PWD/$B} "$B/deraind" serve --listen 127.0.0.1:0 --data "$data" --model "$model" \
+    --free-min-bytes 0 --free-min-percent 0 2>"$log" &
 pid=$!
 url=
 for _ in $(seq 600); do
