@@ -9,12 +9,8 @@
 
 /* What the weights may be used for stands in their own metadata; the card says more. */
 static json_t *terms(json_t *metadata) {
-    static const char *const keys[] = {"derain.terms", "derain.license", "license"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        json_t *v = json_object_get(metadata, keys[i]);
-        if (json_is_string(v)) return json_incref(v);
-    }
-    return json_null();
+    json_t *v = json_object_get(metadata, "derain.terms");
+    return json_is_string(v) ? json_incref(v) : json_null();
 }
 
 static json_t *model_json(srv_app *app) {

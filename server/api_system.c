@@ -1,6 +1,7 @@
 /* api_system.c - what the daemon is, takes and how it feels. */
 #include "core/base/alloc.h"
 #include "core/base/fs.h"
+#include "core/base/parse.h"
 #include "server/api.h"
 #include "server/router.h"
 #include "server/version.h"
@@ -84,14 +85,18 @@ srv_next srv_system_model_ready(srv_req *r) {
 
 /* --- metrics --- */
 
+/* The second number of statm is the resident size in pages. */
 static double rss_bytes(void) {
     char *text = NULL;
     size_t len = 0;
-    unsigned long long size = 0, resident = 0;
+    uint64_t pages = 0;
     if (dr_fs_read("/proc/self/statm", 4096, &text, &len, NULL)) return 0;
-    if (sscanf(text, "%llu %llu", &size, &resident) != 2) resident = 0;
+    char *p = text + strcspn(text, " ");
+    p += *p == ' ';
+    p[strcspn(p, " ")] = 0;
+    if (!dr_parse_u64(p, 0, UINT64_MAX, &pages)) pages = 0;
     dr_free(text);
-    return (double)resident * (double)sysconf(_SC_PAGESIZE);
+    return (double)pages * (double)sysconf(_SC_PAGESIZE);
 }
 
 srv_next srv_system_metrics(srv_req *r) {

@@ -16,6 +16,6 @@ void srv_http_close(srv_http *h, int64_t grace_ms);
 
 void srv_http_suspend(srv_req *r);         /* used by srv_wait and srv_call_park only */
 void srv_http_resume(void *conn);          /* for srv_watch_opts */
-void srv_http_too_slow(void *app, int fd); /* likewise: writes a 408 */
+void srv_http_too_slow(void *arg, int fd); /* likewise: writes a 408 */
 
 #endif

@@ -78,7 +78,7 @@ json_t *srv_job_json(srv_app *app, const db_job *job) {
     json_object_set_new(o, "attempt", json_integer(job->attempt));
     json_object_set_new(o, "cancel_requested", json_boolean(job->cancel_requested));
     json_object_set_new(o, "timings_ms", times);
-    json_object_set_new(o, "problem", parsed(job->problem_json));
+    json_object_set_new(o, "problem", job->problem_json ? srv_problem_stored(job->problem_json, job->id) : json_null());
     json_object_set_new(o, "labels", parsed(job->labels_json));
     json_object_set_new(o, "links", links(job));
     if (json_object_size(o) == 18) return o; /* a member that could not be made is missing */

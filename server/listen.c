@@ -49,7 +49,7 @@ dr_status srv_address_parse(const char *text, srv_address *ret, dr_error *err) {
 }
 
 static dr_status name_of(int fd, char ret[320], dr_error *err) {
-    struct sockaddr_storage sa;
+    struct sockaddr_storage sa = {0};
     socklen_t len = sizeof sa;
     char host[256], port[16];
     if (getsockname(fd, (struct sockaddr *)&sa, &len)) return dr_fail_errno(err, errno, "listen", "socket");

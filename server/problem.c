@@ -193,6 +193,25 @@ json_t *srv_problem_json(const srv_problem *p, const char *request_id) {
     return NULL;
 }
 
+json_t *srv_problem_stored(const char *text, const char *job) {
+    json_t *o = text ? json_loads(text, 0, NULL) : NULL;
+    const json_t *code = json_object_get(o, "code"), *status = json_object_get(o, "status");
+    srv_problem p;
+    srv_problem_make(&p, json_is_string(code) ? json_string_value(code) : "internal",
+                     "the job failed without saying why");
+    snprintf(p.job, sizeof p.job, "%s", job);
+    json_t *full = srv_problem_json(&p, NULL);
+    int n = json_is_integer(status) ? (int)json_integer_value(status) : 0;
+    bool bad = full && n >= 400 && n <= 599 && json_object_update_missing(o, full);
+    if (n < 400 || n > 599 || bad) { /* nothing to show but what the table knows */
+        json_decref(o);
+        return full;
+    }
+    json_decref(full);
+    json_object_set_new(o, "job", json_string(job));
+    return o;
+}
+
 char *srv_problem_text(const srv_problem *p, const char *request_id) {
     json_t *o = srv_problem_json(p, request_id);
     if (!o) return NULL;

@@ -39,4 +39,8 @@ void srv_problem_point(srv_problem *p, const char *pointer);
 json_t *srv_problem_json(const srv_problem *p, const char *request_id);
 char *srv_problem_text(const srv_problem *p, const char *request_id); /* caller frees with dr_free */
 
+/* A problem that was stored with a job, made complete: every member is there, `job` is set. A text that is none gives
+ * "internal". New reference, NULL without memory. */
+json_t *srv_problem_stored(const char *text, const char *job);
+
 #endif

@@ -122,18 +122,9 @@ srv_next srv_reply_failed(srv_req *r, dr_status s, const dr_error *err) {
 }
 
 srv_next srv_reply_stored(srv_req *r, const char *problem_json, const char *job) {
-    json_t *o = problem_json ? json_loads(problem_json, 0, NULL) : NULL;
-    const json_t *status = json_object_get(o, "status");
-    int code = json_is_integer(status) ? (int)json_integer_value(status) : 0;
-    if (code < 400 || code > 599) {
-        json_decref(o);
-        srv_problem p;
-        srv_problem_make(&p, "internal", "the job failed without saying why");
-        snprintf(p.job, sizeof p.job, "%s", job);
-        return srv_reply_problem(r, &p);
-    }
-    json_object_set_new(o, "job", json_string(job));
-    return reply_json_as(r, code, "application/problem+json", o);
+    json_t *o = srv_problem_stored(problem_json, job);
+    int status = (int)json_integer_value(json_object_get(o, "status"));
+    return reply_json_as(r, status, "application/problem+json", o);
 }
 
 /* The next "Name: value" line; NULL at the end. Splits in place. */

@@ -95,7 +95,7 @@ void srv_call_back(srv_req *r);
 
 /* --- answers: each fills r->reply and returns SRV_REPLY --- */
 void srv_reply_header(srv_req *r, const char *name, const char *fmt, ...) DR_PRINTF(3, 4);
-srv_next srv_reply_json(srv_req *r, int status, json_t *body);                   /* takes body; NULL = out of memory */
+srv_next srv_reply_json(srv_req *r, int status, json_t *o);                      /* takes o; NULL = out of memory */
 srv_next srv_reply_text(srv_req *r, int status, const char *type, dr_buf *text); /* takes the text */
 srv_next srv_reply_empty(srv_req *r, int status);
 srv_next srv_reply_file(srv_req *r, int status, const char *type, int fd, uint64_t offset, uint64_t len); /* takes fd */

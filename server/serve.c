@@ -27,8 +27,6 @@
 #define DEFAULT_FILE  "/etc/derain/deraind.conf"
 #define STOP_GRACE_MS 5000 /* for answers that are still going out */
 
-extern char **environ;
-
 /* --- defaults that depend on the machine --- */
 
 static char *join_env(const char *name, const char *tail) {

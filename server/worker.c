@@ -15,8 +15,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define LEASE_MS 120000 /* the janitor reports progress every second, which renews it */
-#define IDLE_MS  5000   /* a look at the store even if nobody rang */
+#define FINISH_RETRY_MS 500    /* until a store that cannot write is asked again */
+#define LEASE_MS        120000 /* the janitor reports progress every second, which renews it */
+#define IDLE_MS         5000   /* a look at the store even if nobody rang */
 
 typedef struct worker {
     srv_workers *all;
@@ -103,6 +104,19 @@ static char *problem_of(const db_job *job, const outcome *o) {
     return srv_problem_text(&p, job->request_id);
 }
 
+/* A store that cannot write now (no memory, disk full) may do so in a moment; without its row the job would count as
+ * running until the next start. CONFLICT means that somebody else has ended it. */
+static dr_status finish(srv_app *app, const db_job *job, const db_finish *f, db_job *ret_done, dr_error *err) {
+    for (;;) {
+        *err = (dr_error){0};
+        uint64_t rings = srv_queue_rings(app->queue);
+        dr_status s = db_job_finish(app->db, job->id, job->epoch, f, ret_done, err);
+        if (!s || s == DR_CONFLICT || s == DR_NOT_FOUND || srv_queue_stopping(app->queue)) return s;
+        dr_log(DR_LOG_WARN, job->request_id, "job %s: cannot store how it ended yet: %s", job->id, err->text);
+        srv_queue_wait(app->queue, rings, FINISH_RETRY_MS);
+    }
+}
+
 static void end_job(srv_app *app, const db_job *job, const outcome *o) {
     db_finish f = {.state = DB_SUCCEEDED,
                    .timings_ms = {-1, o->stats.decode_ms, o->stats.infer_ms, o->stats.encode_ms}};
@@ -122,7 +136,7 @@ static void end_job(srv_app *app, const db_job *job, const outcome *o) {
         f.problem_json = problem = problem_of(job, o);
         srv_count(&app->tele, f.state == DB_CANCELLED ? SRV_JOBS_CANCELLED : SRV_JOBS_FAILED, 1);
     }
-    dr_status s = db_job_finish(app->db, job->id, job->epoch, &f, &done, &err);
+    dr_status s = finish(app, job, &f, &done, &err);
     if (s)
         dr_log(DR_LOG_ERROR, job->request_id, "job %s: cannot store how it ended: %s", job->id, err.text);
     else if (!o->status) {

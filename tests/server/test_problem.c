@@ -77,3 +77,18 @@ TEST(text_that_is_no_utf8_does_not_break_the_object) {
     CHECK(text && strstr(text, "unknown_parameter"));
     dr_free(text);
 }
+
+TEST(stored_problems_are_made_complete) {
+    json_t *o =
+        srv_problem_stored("{\"status\":500,\"code\":\"crashed_repeatedly\",\"detail\":\"again and again\"}", "job_1");
+    CHECK(o && json_object_get(o, "limit") && json_object_get(o, "errors") && json_object_get(o, "title"));
+    CHECK(!strcmp(json_string_value(json_object_get(o, "detail")), "again and again"));
+    CHECK(!strcmp(json_string_value(json_object_get(o, "job")), "job_1"));
+    json_decref(o);
+    static const char *const bad[] = {NULL, "", "[1]", "{}", "{\"status\":200}", "{\"status\":\"x\",\"code\":5}"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        o = srv_problem_stored(bad[i], "job_1");
+        CHECK(o && json_integer_value(json_object_get(o, "status")) == 500);
+        json_decref(o);
+    }
+}
