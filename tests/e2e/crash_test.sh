@@ -10,7 +10,7 @@ prepare
 KINDS=4
 for k in $(seq $KINDS); do
     mkpng $((32 + 16 * k)) 48 "$k" >"$T/p$k.png"
-    "$B/deraind" run --backend cpu --model "$T/model.safetensors" "$T/p$k.png" "$T/want$k.png" || exit 2
+    "$B/deraind" run --quiet --backend cpu --model "$T/model.safetensors" "$T/p$k.png" "$T/want$k.png" || exit 2
     sha256sum <"$T/want$k.png" | cut -d' ' -f1 >"$T/want$k"
 done
 : >"$T/final.before"

@@ -83,7 +83,7 @@ delete_is_gone() {
     find "$T/data" -name "$job"; return 1
 }
 cancel() {
-    mkpng 1200 900 3 >"$T/big.png"
+    mkpng 2400 1800 3 >"$T/big.png"
     for i in 1 2 3; do http -H 'Prefer: respond-async' --data-binary "@$T/big.png" "$U/v1/derain"; eval "j$i=\$(member id)"; done
     answers 200 '"cancelled":true' -d '' "$U/v1/jobs/$j3/cancel" || return 1 # waiting: at once
     http -d '{"reason":"test"}' "$U/v1/jobs/$j1/cancel"
@@ -103,9 +103,16 @@ idempotency() {
     answers 422 idempotency_key_reused -H 'Idempotency-Key: "k-1"' --data-binary "@$T/b.png" "$U/v1/derain" || return 1
     # the worker has enough to do that the next request is still waiting when it is repeated, on any machine
     for i in 1 2 3 4; do http -H 'Prefer: respond-async' --data-binary "@$T/big.png" "$U/v1/derain"; done
+    # a long job keeps the worker busy, so that the next one surely waits
+    http -H 'Prefer: respond-async' --data-binary "@$T/big.png" "$U/v1/derain"
+    http "$U/v1/jobs/$(member id)?wait=20&if_state_not=queued"
     curl -s -H 'Idempotency-Key: k-2' --data-binary "@$T/big.png" "$U/v1/derain" -o "$T/first" &
     first=$!
-    sleep 0.4
+    for _ in $(seq 100); do
+        http "$U/v1/jobs?state=queued"
+        grep -q '"id":"job_' "$T/body" && break
+        sleep 0.02
+    done
     answers 409 idempotency_in_progress -H 'Idempotency-Key: k-2' --data-binary "@$T/big.png" "$U/v1/derain" || return 1
     wait $first
     http -H 'Idempotency-Key: k-2' --data-binary "@$T/big.png" "$U/v1/derain"

@@ -191,7 +191,7 @@ TEST(parameters_must_be_known_once_and_right) {
              {"?format=jpeg&depth=16", "invalid_parameter"}};
     CHECK(up());
     for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
-        char path[100];
+        char path[320];
         snprintf(path, sizeof path, "/v1/derain%s", c[i].query);
         answer a = ask(shared.port, "POST", path, NULL, "x", 1);
         CHECK_MSG(a.status == 422 && has(&a, c[i].code) && has(&a, "\"pointer\":\"/query/"), "%s: %d %s", path,
@@ -240,7 +240,7 @@ TEST(a_failed_job_and_a_failed_request_tell_the_same) {
     size_t n = make_png(png, 64, 64, 2, 100, "fail-me");
     answer a = ask(shared.port, "POST", "/v1/derain", NULL, png, n);
     CHECK_MSG(a.status == 422 && has(&a, "image_corrupt") && has(&a, "\"job\":\"job_"), "%s", a.body);
-    char path[100];
+    char path[320];
     snprintf(path, sizeof path, "/v1/jobs/%s", member(&a, "job"));
     answer_done(&a);
     a = get(shared.port, path);
@@ -413,16 +413,16 @@ TEST(slow_headers_and_slow_bodies_are_cut_off) {
     scratch_rm(d.dir);
 }
 
-static char *only_job(int port, char ret[64]) {
+static char *only_job(int port, char ret[256]) {
     answer a = get(port, "/v1/jobs");
-    snprintf(ret, 64, "%s", member(&a, "id"));
+    snprintf(ret, 256, "%s", member(&a, "id"));
     answer_done(&a);
     return ret;
 }
 
 TEST(a_client_that_leaves_takes_its_job_with_it) {
     daemon_child d;
-    char head[200], id[64], path[120];
+    char head[200], id[256], path[320];
     setenv("DERAIN_DOUBLE_MS", "10000", 1);
     daemon_dir(&d);
     CHECK(daemon_start(&d, none));
@@ -452,7 +452,7 @@ TEST(a_client_that_leaves_takes_its_job_with_it) {
 TEST(waiting_is_bounded_and_a_cancel_is_quick) {
     static const char *const flags[] = {"--sync-wait-max-s=1", NULL};
     daemon_child d;
-    char path[120];
+    char path[320];
     setenv("DERAIN_DOUBLE_MS", "10000", 1);
     daemon_dir(&d);
     CHECK(daemon_start(&d, flags));
@@ -506,7 +506,7 @@ TEST(a_full_queue_is_429) {
 
 TEST(idempotency_keys) {
     daemon_child d;
-    char head[300], first[64];
+    char head[300], first[1024];
     setenv("DERAIN_DOUBLE_MS", "700", 1);
     daemon_dir(&d);
     CHECK(daemon_start(&d, none));
@@ -544,7 +544,7 @@ TEST(idempotency_keys) {
 TEST(a_stop_answers_who_waits_and_the_next_life_goes_on) {
     static const char *const flags[] = {"--drain-s=1", NULL};
     daemon_child d;
-    char head[200], path[120];
+    char head[200], path[320];
     setenv("DERAIN_DOUBLE_MS", "4000", 1);
     daemon_dir(&d);
     CHECK(daemon_start(&d, flags));
