@@ -101,20 +101,8 @@ idempotency() {
     http -H 'Idempotency-Key: "k-1"' --data-binary "@$T/a.png" "$U/v1/derain"
     [ "$code" = 200 ] && [ "$(header Idempotent-Replayed)" = true ] && [ "$(header Content-Disposition)" = "$id" ] || return 1
     answers 422 idempotency_key_reused -H 'Idempotency-Key: "k-1"' --data-binary "@$T/b.png" "$U/v1/derain" || return 1
-    # the worker has enough to do that the next request is still waiting when it is repeated, on any machine
-    for i in 1 2 3 4; do http -H 'Prefer: respond-async' --data-binary "@$T/big.png" "$U/v1/derain"; done
-    # a long job keeps the worker busy, so that the next one surely waits
-    http -H 'Prefer: respond-async' --data-binary "@$T/big.png" "$U/v1/derain"
-    http "$U/v1/jobs/$(member id)?wait=20&if_state_not=queued"
-    curl -s -H 'Idempotency-Key: k-2' --data-binary "@$T/big.png" "$U/v1/derain" -o "$T/first" &
-    first=$!
-    for _ in $(seq 100); do
-        http "$U/v1/jobs?state=queued"
-        grep -q '"id":"job_' "$T/body" && break
-        sleep 0.02
-    done
-    answers 409 idempotency_in_progress -H 'Idempotency-Key: k-2' --data-binary "@$T/big.png" "$U/v1/derain" || return 1
-    wait $first
+    # a key in progress answers 409: tests/server/test_http.c, where the engine waits for the test
+    curl -s -H 'Idempotency-Key: k-2' --data-binary "@$T/big.png" "$U/v1/derain" -o "$T/first"
     http -H 'Idempotency-Key: k-2' --data-binary "@$T/big.png" "$U/v1/derain"
     [ "$code" = 200 ] && [ "$(header Idempotent-Replayed)" = true ] && cmp "$T/body" "$T/first"
 }
