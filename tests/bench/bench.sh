@@ -7,7 +7,7 @@
 # bench` (its own three warm-ups, then one timed run) and one run of the peer, which stays alive and warm in between.
 # The peer is Debian's python3-torch with 2 threads and the malloc settings it needs to be fast; without it our numbers
 # stand alone, and the reason is said. A busy machine makes any of these numbers worthless: the script waits for
-# quiet up to WAIT_S seconds and says so when it measures anyway.
+# quiet up to WAIT_S seconds, and says how much others used meanwhile if that was more than 5 %.
 B=${B:-build} RUNS=${RUNS:-10} LARGE_RUNS=${LARGE_RUNS:-3} TRAIN_RUNS=${TRAIN_RUNS:-10} WAIT_S=${WAIT_S:-60} THREADS=${THREADS:-2}
 here=$(dirname "$0")
 tmp=$(mktemp -d) || exit 2
@@ -16,21 +16,21 @@ stop_peer() { [ -z "$peer_pid" ] || { exec 7>&- 8<&-; wait "$peer_pid" 2>/dev/nu
 trap "" PIPE # a peer that dies is reported, not fatal
 trap 'stop_peer; rm -rf "$tmp"' EXIT
 
-# share of all CPUs that something used in the last two seconds, in percent
-busy() {
-    local a b
-    a=$(awk '/^cpu / {print $2+$3+$4+$7+$8+$9, $2+$3+$4+$5+$6+$7+$8+$9}' /proc/stat); sleep 2
-    b=$(awk '/^cpu / {print $2+$3+$4+$7+$8+$9, $2+$3+$4+$5+$6+$7+$8+$9}' /proc/stat)
-    echo "$a $b" | awk '{d = $4 - $2; print (d > 0 ? int(100 * ($3 - $1) / d + 0.5) : 0)}'
+# busy and all CPU time of the machine since its start, in seconds; time stolen by a hypervisor counts as busy
+cpu_time() {
+    awk -v hz="$(getconf CLK_TCK)" '/^cpu / {b = $2+$3+$4+$7+$8+$9; print b / hz, (b + $5 + $6) / hz}' /proc/stat
 }
+# CPU seconds of the programs that this script has started and waited for
+own_time() {
+    times >"$tmp/times"
+    tr 'ms' '  ' <"$tmp/times" | awk 'NR == 2 {print 60 * $1 + $2 + 60 * $3 + $4}'
+}
+# percent of the machine that others used between two lines of "busy all own"
+foreign() { echo "$1 $2" | awk '{d = $5 - $2; f = d > 0 ? 100 * ($4 - $1 - ($6 - $3)) / d : 0; print (f > 0 ? int(f + 0.5) : 0)}'; }
 wait_quiet() {
-    local left=$WAIT_S now
-    while now=$(busy); [ "$now" -gt 5 ]; do
+    local left=$WAIT_S before
+    while before="$(cpu_time) 0"; sleep 2; [ "$(foreign "$before" "$(cpu_time) 0")" -gt 5 ] && [ "$left" -gt 0 ]; do
         left=$((left - 2))
-        if [ $left -le 0 ]; then
-            echo "WARNING: other programs use $now % of the CPU: the times below are not to be trusted"
-            return
-        fi
     done
 }
 
@@ -66,8 +66,10 @@ compare() {
     shift 4
     [ "$turns" -gt 0 ] || return
     : >"$tmp/ours" >"$tmp/peer"
-    local our_rss=0 peer_rss=-
+    local our_rss=0 peer_rss=- before busy
     wait_quiet
+    own_time >"$tmp/own"
+    before="$(cpu_time) $(cat "$tmp/own")"
     start_peer "$mode" "$size"
     for ((i = 0; i < turns; i++)); do
         line=$(ours "$@") || { echo "deraind bench failed"; exit 1; }
@@ -79,6 +81,9 @@ compare() {
         fi
     done
     stop_peer
+    own_time >"$tmp/own"
+    busy=$(foreign "$before" "$(cpu_time) $(cat "$tmp/own")")
+    [ "$busy" -le 5 ] || echo "WARNING: other programs used $busy % of the machine meanwhile: not to be trusted"
     echo "$title $(median <"$tmp/ours") $our_rss $(median <"$tmp/peer") $peer_rss" |
         awk '{p = NF > 4; printf "%-18s %10.1f %10.0f %10s %10s %8s\n", $1, $2, $3, p ? sprintf("%.1f", $4) : "-",
               $NF, p ? sprintf("%.2fx", $4 / $2) : "-"}'
