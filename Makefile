@@ -64,8 +64,10 @@ $(B)/deraind: $(B)/server/main.o $(B)/server.a $(B)/db.a $(B)/core.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_server) $(LIBS_db) $(LIBS_core)
 $(B)/derain: $(B)/client/main.o $(B)/client.a $(B)/core.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_client) -lm -lpthread
+# The module links nothing of ours but its own objects, and of CUDA's libraries only cudnn_graph; the runtime is inside.
 $(B)/derain-cuda.so: $(CUOBJ)
-	$(CC) -shared -o $@ $^ -L$(CUDA_HOME)/lib -lcudnn_graph -lcudart_static -lstdc++ -lpthread -ldl -lrt -lm -Wl,--as-needed -Wl,--exclude-libs,ALL
+	$(CC) $(ALL_LDFLAGS) -shared -o $@ $^ -L$(CUDA_HOME)/lib -L$(CUDA_HOME)/lib64 -lcudnn_graph -lcudart_static -lstdc++ \
+	    -lpthread -ldl -lrt -lm -Wl,--as-needed -Wl,--exclude-libs,ALL -Wl,-z,defs '-Wl,-rpath,$$ORIGIN:$(CUDA_HOME)/lib:$(CUDA_HOME)/lib64'
 $(B)/tests/%: $(B)/tests/%.o $(LIBS)
 	$(CC) $(ALL_LDFLAGS) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(LIBS_server) $(LIBS_client) $(LIBS_db) $(LIBS_core)
 
@@ -91,9 +93,15 @@ $(B)/server/version.o $(B)/client/version.o: $(B)/commit
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+$(B)/cuda/%.o: ALL_CFLAGS += -I$(CUDA_HOME)/include
+# one machine code for every architecture that is served, and PTX of the last for those to come
+GPU_ARCHS ?= 80 86 89 90 100 120
+GENCODE   := $(foreach a,$(GPU_ARCHS),-gencode=arch=compute_$(a),code=sm_$(a)) \
+             -gencode=arch=compute_$(lastword $(GPU_ARCHS)),code=compute_$(lastword $(GPU_ARCHS))
+NVCCFLAGS ?= -std=c++17 -O3 -t 2 --compress-mode=size
 $(B)/%.o: %.cu $(B)/flags
 	@mkdir -p $(@D)
-	$(NVCC) -std=c++17 -O2 -I. -Xcompiler -fPIC,-fvisibility=hidden,-Wall -MMD -MP -c -o $@ $<
+	$(NVCC) $(NVCCFLAGS) $(GENCODE) -I. -Xcompiler -fPIC,-fvisibility=hidden,-Wall -MMD -MP -c -o $@ $<
 
 # db/schema/NNNN_*.sql in order, as C strings: the migrations travel inside the program
 SCHEMA := $(sort $(wildcard db/schema/*.sql))

@@ -10,7 +10,7 @@
  *           count is not a multiple of 8, and every one with h = w = 1.
  *   wide    NHWC without gaps, f32 or bf16: all other tensors (features). c is a multiple of 8.
  * Arithmetic and statistics are f32 whatever is stored; bf16 rounds to nearest even. Sizes may be anything from 1 up;
- * offsets are 64-bit (a feature map can pass 2^31 elements). Pointers are 256-byte aligned at the start of a tensor. */
+ * offsets are 64-bit (a feature map can pass 2^31 elements). Tensors begin at multiples of 64 bytes. */
 #ifndef DR_CUDA_KERN_H
 #define DR_CUDA_KERN_H
 
@@ -74,7 +74,8 @@ void dk_bias_add(cudaStream_t st, dk_map m, const float *b, void *y);
 size_t dk_bias_grad_scratch(dk_map m);
 void dk_bias_grad(cudaStream_t st, dk_map m, const void *dy, float *db, void *scratch);
 
-/* ---- instance norm (k_norm.cu); stats: n*c pairs (mean, rstd), sums shifted by the channel's first pixel ---------- */
+/* ---- instance norm (k_norm.cu); stats: n*c pairs (mean, rstd), sums shifted by the channel's first pixel ----------
+ */
 size_t dk_norm_scratch(dk_map m); /* for stats and bwd */
 void dk_norm_stats(cudaStream_t st, dk_map m, float eps, const void *x, float *stats, void *scratch);
 /* y = f(act((x-mean)*rstd)) as norm_apply of the table: `then`, p, and resid of rh x rw (rh = h+2q) for DK_THEN_ADD */
@@ -83,7 +84,8 @@ void dk_norm_apply(cudaStream_t st, dk_map m, const void *x, const float *stats,
 void dk_norm_bwd(cudaStream_t st, dk_map m, dk_act act, const void *x, const float *stats, const void *dy, void *dx,
                  void *scratch);
 
-/* ---- resampling (k_resample.cu); m is the map of the smaller-or-equal side named ---------------------------------- */
+/* ---- resampling (k_resample.cu); m is the map of the smaller-or-equal side named ----------------------------------
+ */
 void dk_pad_reflect(cudaStream_t st, dk_map x, int p, const void *px, void *y);
 void dk_pad_reflect_bwd(cudaStream_t st, dk_map x, int p, const void *dy, void *dx); /* gathers: no atomics */
 void dk_blur_down(cudaStream_t st, dk_map x, const void *px, void *y);
@@ -91,7 +93,8 @@ void dk_blur_down_bwd(cudaStream_t st, dk_map x, const void *dy, void *dx);
 void dk_blur_up(cudaStream_t st, dk_map x, const void *px, void *y);
 void dk_blur_up_bwd(cudaStream_t st, dk_map x, const void *dy, void *dx);
 
-/* ---- projection heads (k_heads.cu); rows are planar f32 ----------------------------------------------------------- */
+/* ---- projection heads (k_heads.cu); rows are planar f32 -----------------------------------------------------------
+ */
 void dk_gather(cudaStream_t st, dk_map x, const int32_t *idx, int s, const void *px, float *rows);
 void dk_gather_bwd(cudaStream_t st, dk_map x, const int32_t *idx, int s, const float *drows, void *dx);
 /* row-major C = alpha op(A) op(B) + beta C for `batch` matrices at the given strides; op(A) is M x K, op(B) is K x N.
@@ -99,12 +102,13 @@ void dk_gather_bwd(cudaStream_t st, dk_map x, const int32_t *idx, int s, const f
 void dk_gemm(cudaStream_t st, bool ta, bool tb, int M, int N, int K, float alpha, const float *A, size_t lda,
              size_t stride_a, const float *B, size_t ldb, size_t stride_b, float beta, float *C, size_t ldc,
              size_t stride_c, int batch);
-void dk_row_bias(cudaStream_t st, int rows, int cols, const float *b, float *y);    /* y[r][c] += b[c] */
-void dk_col_sum(cudaStream_t st, int rows, int cols, const float *x, float *db);    /* db[c] += sum over rows */
+void dk_row_bias(cudaStream_t st, int rows, int cols, const float *b, float *y); /* y[r][c] += b[c] */
+void dk_col_sum(cudaStream_t st, int rows, int cols, const float *x, float *db); /* db[c] += sum over rows */
 void dk_l2norm(cudaStream_t st, int rows, int cols, const float *v, float *norms, float *y);
 void dk_l2norm_bwd(cudaStream_t st, int rows, int cols, const float *y, const float *norms, const float *dy, float *dv);
 
-/* ---- losses (k_loss.cu): the value goes to *loss on the device; gradients as the table says ----------------------- */
+/* ---- losses (k_loss.cu): the value goes to *loss on the device; gradients as the table says -----------------------
+ */
 size_t dk_loss_scratch(size_t n); /* for gan and l1 over n elements */
 void dk_gan_loss(cudaStream_t st, dk_gan mode, dk_type t, size_t n, const void *s, float *loss, void *scratch);
 void dk_gan_loss_bwd(cudaStream_t st, dk_gan mode, dk_type t, size_t n, const void *s, float g, void *ds);

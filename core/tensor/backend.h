@@ -74,12 +74,14 @@ typedef struct dr_conv_fuse {
     float eps;             /* of out_stats */
 } dr_conv_fuse;
 
-typedef enum dr_precision { DR_PREC_F32, DR_PREC_BF16 } dr_precision; /* of convolution arithmetic; storage stays f32 */
+/* AUTO: f32 on the CPU, bf16 on a GPU. BF16: the operands of convolutions are bf16, sums f32; a GPU also stores features
+ * (channels a multiple of 8) in bf16, the CPU everything in f32. Pictures, losses, weights, statistics: always f32. */
+typedef enum dr_precision { DR_PREC_AUTO, DR_PREC_F32, DR_PREC_BF16 } dr_precision;
 
 typedef struct dr_backend_opts {
     int device;             /* GPU index */
     int threads;            /* CPU: 0 = all cores */
-    dr_precision precision; /* DR_PREC_F32 by default */
+    dr_precision precision;
 } dr_backend_opts;
 
 typedef struct dr_adam_desc {
