@@ -103,6 +103,20 @@ $(B)/%.o: %.cu $(B)/flags
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCCFLAGS) $(GENCODE) -I. -Xcompiler -fPIC,-fvisibility=hidden,-Wall -MMD -MP -c -o $@ $<
 
+# make gpu-tools: what tests/gpu/gpu_check.sh runs on a device, built where nvcc is. GPU_TOOLS grows where tools are added.
+GPU_TOOLS += $(B)/gpu/ceilings $(patsubst tests/cuda/%.cpp,$(B)/gpu/%,$(wildcard tests/cuda/test_kern_*.cpp))
+gpu-tools: $(GPU_TOOLS)
+$(B)/gpu/ceilings: $(B)/tests/gpu/ceilings.o
+	@mkdir -p $(@D)
+	$(NVCC) -o $@ $<
+# the kernel tests, linked with the kernels that nvcc made instead of tests/cusim
+$(B)/gpu/obj/%.o: tests/cuda/%.cpp $(B)/flags
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 -O2 -g -Wall -I. -I$(CUDA_HOME)/include -MMD -MP -c -o $@ $<
+$(B)/gpu/test_kern_%: $(B)/gpu/obj/test_kern_%.o $(CU:%.cu=$(B)/%.o)
+	@mkdir -p $(@D)
+	$(CXX) -o $@ $^ -L$(CUDA_HOME)/lib -L$(CUDA_HOME)/lib64 -lcudart_static -lpthread -ldl -lrt
+
 # db/schema/NNNN_*.sql in order, as C strings: the migrations travel inside the program
 SCHEMA := $(sort $(wildcard db/schema/*.sql))
 $(B)/db.a: $(B)/db/schema.o
@@ -169,6 +183,6 @@ uninstall:
 clean:
 	rm -rf build build-*
 
-.PHONY: all test demo deps test-run demo-run bench fuzz check-layers format lint install uninstall clean
+.PHONY: all gpu-tools test demo deps test-run demo-run bench fuzz check-layers format lint install uninstall clean
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
