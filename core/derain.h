@@ -52,6 +52,7 @@ DR_MUSTUSE dr_status dr_probe(const void *data, size_t len, uint64_t total, cons
 typedef struct dr_engine_opts {
     const char *backend; /* "auto" (NULL), "cpu", "cuda" */
     int threads;         /* 0 = all cores */
+    bool full_f32;       /* f32 arithmetic and storage on a GPU too, for checks; its default is bf16 */
 } dr_engine_opts;
 
 DR_MUSTUSE dr_status dr_engine_open(const dr_engine_opts *opts, dr_engine **ret, dr_error *err);

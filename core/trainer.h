@@ -30,6 +30,7 @@ typedef struct dr_train_opts {
     int crop, batch, ngf, blocks, ndf, d_layers, residual;          /* -1 = the preset's value */
     double lr, lr_f;                                                /* of G and D; of F; negative = the preset's */
     double w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant; /* loss weights; negative = the preset's */
+    double w_brighter; /* weight of max(0, G_A(a) - a); negative = the preset's */
     double
         transplant_gain;  /* strength of transplanted rain: gain^-1/2 to gain, drawn a step; negative = the preset's */
     double ema_decay;     /* negative = the preset's; 0 = none */

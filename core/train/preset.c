@@ -9,7 +9,8 @@ typedef struct preset {
     const char *name;
     int crop, batch, ngf, blocks, ndf, d_layers, residual, pool;
     int64_t steps;
-    double lr, lr_f, w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant, transplant_gain, ema_decay, streaks_share;
+    double lr, lr_f, w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant, w_brighter, transplant_gain, ema_decay,
+        streaks_share;
     dr_gan_loss g_gan;
     double gain, decay_part;
 } preset;
@@ -72,6 +73,7 @@ void dr_train_opts_init(dr_train_opts *o) {
                          .w_cycle = -1,
                          .w_nce_extra = -1,
                          .w_transplant = -1,
+                         .w_brighter = -1,
                          .transplant_gain = -1,
                          .ema_decay = -1,
                          .streaks_share = -1,
@@ -97,7 +99,8 @@ static dr_status check(const dr_train_opts *o, dr_error *err) {
         return dr_fail(err, DR_INVALID, "transplant gain %g: it must be from 1 to 4", o->transplant_gain);
     if (o->ema_decay >= 1) return dr_fail(err, DR_INVALID, "ema decay %g: it must be below 1", o->ema_decay);
     if (o->streaks_share > 1) return dr_fail(err, DR_INVALID, "streaks share %g: from 0 to 1", o->streaks_share);
-    const double all[] = {o->lr, o->lr_f, o->w_gan, o->w_nce, o->w_idt, o->w_cycle, o->w_nce_extra, o->w_transplant};
+    const double all[] = {o->lr,      o->lr_f,        o->w_gan,        o->w_nce,     o->w_idt,
+                          o->w_cycle, o->w_nce_extra, o->w_transplant, o->w_brighter};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (!isfinite(all[i])) return dr_fail(err, DR_INVALID, "a learning rate or loss weight is not finite");
     if (o->precision && strcmp(o->precision, "f32") && strcmp(o->precision, "bf16"))
@@ -128,6 +131,7 @@ dr_status dr_preset_fill(dr_train_opts *o, dr_objective *ret, dr_error *err) {
     put(&o->w_cycle, p->w_cycle);
     put(&o->w_nce_extra, p->w_nce_extra);
     put(&o->w_transplant, p->w_transplant);
+    put(&o->w_brighter, p->w_brighter);
     put(&o->transplant_gain, p->transplant_gain);
     put(&o->ema_decay, p->ema_decay);
     put(&o->streaks_share, p->streaks_share);
@@ -140,6 +144,7 @@ dr_status dr_preset_fill(dr_train_opts *o, dr_objective *ret, dr_error *err) {
                           .w_cycle = o->w_cycle,
                           .w_nce_extra = o->w_nce_extra,
                           .w_transplant = o->w_transplant,
+                          .w_brighter = o->w_brighter,
                           .transplant_gain = o->transplant_gain,
                           .g_gan = p->g_gan,
                           .gain = p->gain,

@@ -13,6 +13,7 @@
 /* Derived from the options: what one step does. Each weight is that of the mean over the directions it exists in. */
 typedef struct dr_objective {
     double w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant;
+    double w_brighter;      /* mean of max(0, G_A(a) - a): rain adds light, so taking it off does not */
     double transplant_gain; /* strength of transplanted rain that G_A must take off: gain^-1/2 to gain, drawn a step */
     bool dual;              /* the second generator takes part */
     dr_gan_loss g_gan;      /* the generators' side; the discriminators' is the hinge */

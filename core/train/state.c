@@ -30,6 +30,7 @@ static const int_key reals[] = {{"train.lr", AT(lr)},
                                 {"train.w_cycle", AT(w_cycle)},
                                 {"train.w_nce_extra", AT(w_nce_extra)},
                                 {"train.w_transplant", AT(w_transplant)},
+                                {"train.w_brighter", AT(w_brighter)},
                                 {"train.transplant_gain", AT(transplant_gain)},
                                 {"train.ema_decay", AT(ema_decay)},
                                 {"train.streaks_share", AT(streaks_share)}};

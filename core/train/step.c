@@ -163,6 +163,13 @@ static dr_var rained_on(work *w) {
     return dr_clamp(w->g, dr_add_bcast(w->g, w->b, (float)factor, rain), -1.0f, 1.0f);
 }
 
+/* mean max(0, G_A(a) - a): without it, streaks in smooth places are traced with bright and dark edges. */
+static dr_var brighter(work *w) {
+    dr_graph *g = w->g;
+    dr_var up = dr_activation(g, dr_add_bcast(g, w->fake_b, -1.0f, w->a), DR_ACT_RELU);
+    return dr_loss_gan(g, dr_scale(g, up, -1.0f), DR_GAN_NEG_MEAN);
+}
+
 static void generator_terms(work *w, terms *t, dr_error *err) {
     const dr_objective *o = w->s->obj;
     dr_graph *g = w->g;
@@ -206,6 +213,7 @@ static void generator_terms(work *w, terms *t, dr_error *err) {
         if (o->dual)
             add_term(t, "idt_B", dr_loss_l1(g, dr_generator_forward(g, &m->g[1], w->a, NULL), w->a), half * o->w_idt);
     }
+    if (o->w_brighter > 0) add_term(t, "brighter", brighter(w), o->w_brighter);
     if (o->w_transplant > 0)
         add_term(t, "transplant", dr_loss_l1(g, dr_generator_forward(g, &m->g[0], rained_on(w), NULL), w->b),
                  o->w_transplant);
@@ -243,6 +251,12 @@ static dr_status adam(work *w, dr_net first, double lr, double beta1, dr_error *
     return s ? s : dr_nets_adam(w->m, first + 1, &d, err);
 }
 
+/* The average of young weights forgets faster: decay at most (1+t)/(10+t) after t steps. */
+static float ema_decay(const dr_step *s, int64_t step) {
+    double young = (1 + (double)step) / (10 + (double)step);
+    return (float)(young < s->ema_decay ? young : s->ema_decay);
+}
+
 dr_status dr_step_run(dr_step *s, int64_t step, double factor, int n, int crop, const float *a, const float *b,
                       dr_train_metrics *ret, dr_error *err) {
     work w = {.s = s, .g = &s->graph, .m = s->nets, .step = step};
@@ -274,7 +288,7 @@ dr_status dr_step_run(dr_step *s, int64_t step, double factor, int n, int crop, 
         st = dr_nets_adam(w.m, DR_NET_G_A, &one, err);
     }
     if (!st && s->nets->ema)
-        st = dr_be_ema(w.g->be, (float)s->ema_decay, s->nets->g[0].params.floats, s->nets->g[0].params.value,
+        st = dr_be_ema(w.g->be, ema_decay(s, step), s->nets->g[0].params.floats, s->nets->g[0].params.value,
                        s->nets->ema, err);
     return st ? st : dr_be_sync(w.g->be, err);
 }
