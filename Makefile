@@ -33,6 +33,7 @@ src  = $(sort $(shell find $(1) -name '*.c'))
 objs = $(patsubst %.c,$(B)/%.o,$(call src,$(1)))
 
 TESTS := $(patsubst %.c,$(B)/%,$(call src,$(wildcard tests/core tests/db tests/server tests/client)))
+TESTS += $(B)/tests/cuda/plans $(B)/tests/cuda/test_conv_cache $(B)/tests/cuda/test_conv_naive
 SCRIPTS := $(sort $(wildcard tests/e2e/*.sh tests/docs/*.sh))
 LIBS  := $(B)/server.a $(B)/client.a $(B)/db.a $(B)/core.a
 PROGS := $(B)/deraind $(B)/derain
@@ -102,6 +103,19 @@ NVCCFLAGS ?= -std=c++17 -O3 -t 2 --compress-mode=size
 $(B)/%.o: %.cu $(B)/flags
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCCFLAGS) $(GENCODE) -I. -Xcompiler -fPIC,-fvisibility=hidden,-Wall -MMD -MP -c -o $@ $<
+
+# cuDNN's half of the module, tested without a device; without cudnn.h the test says so and skips
+LIBS_cudnn := -L$(CUDA_HOME)/lib -L$(CUDA_HOME)/lib64 -lcudnn_graph -Wl,-rpath,$(CUDA_HOME)/lib:$(CUDA_HOME)/lib64
+PLAN_OBJ := $(if $(CUDNN),$(patsubst %,$(B)/cuda/%.o,conv_select conv_cache cudnn_graph))
+$(B)/tests/cuda/plans.o: ALL_CFLAGS += $(if $(CUDNN),-I$(CUDA_HOME)/include)
+$(B)/tests/cuda/plans: $(B)/tests/cuda/plans.o $(PLAN_OBJ) $(B)/core.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(if $(CUDNN),$(LIBS_cudnn)) $(LIBS_core)
+# the other half of cuda/conv.h: plain loops
+$(B)/tests/cuda/test_conv_%.o $(B)/tests/cusim/conv_naive.o: ALL_CFLAGS += -Itests/cusim/include
+$(B)/tests/cuda/test_conv_cache: $(B)/tests/cuda/test_conv_cache.o $(B)/cuda/conv_cache.o
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ -lm
+$(B)/tests/cuda/test_conv_naive: $(B)/tests/cuda/test_conv_naive.o $(B)/tests/cusim/conv_naive.o $(B)/core.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_core)
 
 # make gpu-tools: what tests/gpu/gpu_check.sh runs on a device, built where nvcc is. GPU_TOOLS grows where tools are added.
 GPU_TOOLS += $(B)/gpu/ceilings $(patsubst tests/cuda/%.cpp,$(B)/gpu/%,$(wildcard tests/cuda/test_kern_*.cpp))
