@@ -118,11 +118,14 @@ $(B)/tests/cuda/test_conv_naive: $(B)/tests/cuda/test_conv_naive.o $(B)/tests/cu
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_core)
 
 # make gpu-tools: what tests/gpu/gpu_check.sh runs on a device, built where nvcc is. GPU_TOOLS grows where tools are added.
-GPU_TOOLS += $(B)/gpu/ceilings $(patsubst tests/cuda/%.cpp,$(B)/gpu/%,$(wildcard tests/cuda/test_kern_*.cpp))
+GPU_TOOLS += $(B)/gpu/ceilings $(B)/gpu/picture $(patsubst tests/cuda/%.cpp,$(B)/gpu/%,$(wildcard tests/cuda/test_kern_*.cpp))
 gpu-tools: $(GPU_TOOLS)
 $(B)/gpu/ceilings: $(B)/tests/gpu/ceilings.o
 	@mkdir -p $(@D)
 	$(NVCC) -o $@ $<
+$(B)/gpu/picture: $(B)/tests/gpu/picture
+	@mkdir -p $(@D)
+	cp $< $@
 # the kernel tests, linked with the kernels that nvcc made instead of tests/cusim
 $(B)/gpu/obj/%.o: tests/cuda/%.cpp $(B)/flags
 	@mkdir -p $(@D)

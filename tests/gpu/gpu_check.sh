@@ -1,0 +1,375 @@
+#!/bin/bash
+# gpu_check.sh - one command that proves and measures the CUDA module on a machine with a GPU, in at most 8 minutes.
+#
+#   tests/gpu/gpu_check.sh [--out DIR] [--quick] [--parts a,b,c]       from the repository's root
+#   tests/gpu/gpu_check.sh --bundle        on the machine that built: the libraries of deraind into build/gpu/lib
+#
+# Parts, in order: device build ceilings dump conv kernels forward speed train repeat torch sanitize soak. What runs is what
+# lies in build/ (`make && make gpu-tools`); what does not start there is built anew with nvcc. Each part has its share
+# of the time; one that fails, is not built or finds no time left does not stop the others. A table comes last, and lies
+# with the logs in DIR (build/gpu_check): table.md, rows.tsv, one log a part, device.json for the deviceless plans.
+# Exit status: 0 all checks passed, 1 one failed, 2 wrong usage, 77 no GPU (one line says why).
+set -u
+cd "$(dirname "$0")/../.." || exit 2
+out="" quick="" bundle=""
+all_parts="device build ceilings dump conv kernels forward speed train repeat torch sanitize soak"
+parts=$all_parts
+usage() { sed -n '4,5s/^# *//p' "$0" >&2; exit 2; }
+while [ $# -gt 0 ]; do
+    case $1 in
+    --out) [ $# -gt 1 ] || usage; out=$2; shift ;;
+    --parts) [ $# -gt 1 ] || usage; parts=${2//,/ }; shift ;;
+    --quick) quick=1 ;;
+    --bundle) bundle=1 ;;
+    *) usage ;;
+    esac
+    shift
+done
+for p in $parts; do
+    case " $all_parts " in *" $p "*) ;; *) echo "gpu_check: there is no part '$p'; there are: $all_parts" >&2; exit 2 ;; esac
+done
+. tests/gpu/env.inc
+
+if [ -n "$bundle" ]; then # all but what belongs to the system's C library
+    mkdir -p "$B/gpu/lib" || exit 1
+    for f in "$B/deraind" "$B/derain" "$B/gpu/picture"; do
+        [ -x "$f" ] || { echo "gpu_check: $f is not built: make && make gpu-tools" >&2; exit 1; }
+        ldd "$f" | awk '$3 ~ /^\// {print $3}'
+    done | sort -u | grep -vE '/(libc|libm|libdl|libpthread|librt|libresolv|ld-linux[^/]*)\.so' |
+        xargs -I{} cp -L {} "$B/gpu/lib/" && strip --strip-unneeded "$B"/gpu/lib/* 2>/dev/null
+    du -sh "$B/gpu/lib"
+    exit
+fi
+why=$(no_gpu)
+if [ -n "$why" ]; then echo "gpu_check: $why" >&2; exit 77; fi
+
+out=${out:-$B/gpu_check}
+mkdir -p "$out" && out=$(realpath "$out") || exit 2
+rows=$out/rows.tsv limit=${GPU_CHECK_SECONDS:-470} tmp=$(mktemp -d) || exit 2
+: >"$rows"
+daemon=
+trap '[ -z "$daemon" ] || kill "$daemon" 2>/dev/null; rm -rf "$tmp"' EXIT
+fill_gaps "$tmp/lib"
+begin=$SECONDS
+left() { echo $((limit - (SECONDS - begin))); }
+
+# row ITEM VALUE AGAINST VERDICT: verdict is ok, FAIL, info, not built or left out
+row() { printf '%s\t%s\t%s\t%s\t%s\n' "$part" "$1" "$2" "$3" "$4" | tee -a "$rows" | tr '\t' ' '; }
+verdict() { if [ "$1" = 0 ]; then echo ok; else echo FAIL; fi; }
+part_left() { local a b; a=$((part_end - SECONDS)) b=$(left); echo $((a < b ? a : b)); }
+# run SECONDS COMMAND...: under a time cap, that of the part at most; 124 when it ran past it
+run() {
+    local s=$1 most
+    shift
+    most=$(part_left)
+    [ "$most" -ge 1 ] || return 124
+    timeout -k 5 "$((s < most ? s : most))" "$@"
+}
+code_text() { if [ "$1" = 124 ] || [ "$1" = 137 ]; then echo "stopped by its time cap"; else echo "exit $1"; fi; }
+last() { tail -n 1 "$1" | tr '\t' ' ' | cut -c 1-150; }
+field() { sed -n "s/.*\"$1\": *\([0-9.e+-]*\).*/\1/p"; }
+built() { [ -x "$1" ] || { row "$(basename "$1")" "" "make gpu-tools" "not built"; return 1; }; }
+# does it start here? a missing library or a newer glibc says no, whatever else the program does
+starts() { [ -x "$1" ] && ! ldd "$1" 2>&1 | grep -qE 'not found|not a dynamic|No such'; }
+tool() { # the path of a tool under either of its folders
+    local f
+    for f in "$B/gpu/$1" "$B/tests/gpu/$1"; do [ ! -x "$f" ] || { echo "$f"; return; }; done
+    echo "$B/gpu/$1"
+}
+
+part_device() {
+    { nvidia-smi; nvidia-smi -q -d CLOCK,POWER,MEMORY,ECC; uname -a; nproc; free -g; ldd --version | head -n 1
+      "$CUDA_HOME/bin/nvcc" --version; "$B/deraind" --version; echo "LD_LIBRARY_PATH=$LD_LIBRARY_PATH"; } 2>&1
+    local gpu lib
+    gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit,clocks.max.sm --format=csv,noheader 2>/dev/null | head -n 1)
+    row device "${gpu:-none}" "" info
+    row date "$(date -u +%Y-%m-%dT%H:%MZ)" "" info
+    row commit "$(cat "$B/commit" 2>/dev/null || git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)" "" info
+    row nvcc "$("$CUDA_HOME/bin/nvcc" --version 2>/dev/null | sed -n 's/.*release \(.*\)/\1/p')" "" info
+    lib=$(tr ':' '\n' <<<"$LD_LIBRARY_PATH" | while read -r d; do ls "$d"/libcudnn_graph.so.9 2>/dev/null; done | head -n 1)
+    row cuDNN "${lib:-not found}" "" "$([ -n "$lib" ] || [ "$BACKEND" = cpu ] && echo info || echo FAIL)"
+    [ -z "$python" ] || row PyTorch "$("$python" -c 'import torch as t; print(t.__version__, "CUDA", t.version.cuda, "cuDNN", t.backends.cudnn.version())')" "" info
+    [ ! -x "$B/deraind" ] || row deraind "$("$B/deraind" --version 2>&1 | tr -s ' \n' ' ' | cut -c 1-200)" "" info
+}
+
+part_build() {
+    local again="" f
+    for f in ceilings picture conv_check; do starts "$(tool $f)" || again="$again $(tool $f)"; done
+    for f in tests/cuda/test_kern_*.cpp; do
+        [ ! -e "$f" ] || { f=$B/gpu/$(basename "$f" .cpp); starts "$f" || again="$again $f"; }
+    done
+    starts "$B/deraind" || again="$again $B/deraind"
+    [ "$BACKEND" = cpu ] || starts "$B/derain-cuda.so" || again="$again $B/derain-cuda.so"
+    [ -n "$again" ] || { row "binaries of build/" "all start" "" ok; return; }
+    echo "to be built here:$again"
+    # one target after the other (-k): one that cannot be made leaves the rest; old ones that do not start are in the way
+    for f in $again; do rm -f "$f"; done
+    # shellcheck disable=SC2086
+    run 150 nice make -k -j"$(nproc)" CUDA=1 GPU_ARCHS="$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)" $again 2>&1
+    if ! starts "$B/gpu/ceilings" && [ -x "$CUDA_HOME/bin/nvcc" ]; then # needs nothing else of the repository
+        mkdir -p "$B/gpu" && run 40 "$CUDA_HOME/bin/nvcc" -std=c++17 -O2 -arch=native -o "$B/gpu/ceilings" tests/gpu/ceilings.cu 2>&1
+    fi
+    for f in $again; do
+        row "$f" "$(starts "$f" && echo "built here" || echo "does not start")" "" "$(starts "$f" && echo ok || echo "not built")"
+    done
+}
+
+part_ceilings() {
+    built "$B/gpu/ceilings" || return
+    run 20 "$B/gpu/ceilings" ${quick:+--quick} >"$tmp/ceilings"
+    local rc=$?
+    cat "$tmp/ceilings"
+    while read -r name value unit; do row "$name" "$value $unit" "" info; done <"$tmp/ceilings"
+    [ $rc = 0 ] || row ceilings "$(code_text $rc)" "" FAIL
+}
+
+part_dump() {
+    local t
+    t=$(tool conv_check)
+    built "$t" || return
+    run 20 "$t" --dump-device "$out/device.json" 2>&1
+    local rc=$?
+    [ -s "$out/device.json" ] || rc=1
+    row "device description" "$(wc -c <"$out/device.json" 2>/dev/null) bytes, device.json" "" "$(verdict $rc)"
+}
+
+part_conv() {
+    local t
+    t=$(tool conv_check)
+    built "$t" || return
+    run 75 "$t" >"$tmp/conv" 2>&1
+    local rc=$?
+    cat "$tmp/conv"
+    row "each layer against plain loops" "$(last "$tmp/conv")" "$(code_text $rc)" "$(verdict $rc)"
+}
+
+kernel_tests() { for f in "$B"/gpu/test_kern_*; do [ ! -x "$f" ] || echo "$f"; done; }
+
+part_kernels() {
+    local f rc n bad
+    [ -n "$(kernel_tests)" ] || { row "kernel tests" "" "make gpu-tools" "not built"; return; }
+    for f in $(kernel_tests); do
+        echo "== $f"
+        run 30 "$f" >"$tmp/kern" 2>&1
+        rc=$? n=$(grep -c '^ok ' "$tmp/kern") bad=$(grep -c '^not ok ' "$tmp/kern")
+        cat "$tmp/kern"
+        [ "$n" -gt 0 ] || rc=1 # ran nothing: a failure too
+        row "$(basename "$f")" "$n passed, $bad failed" "$(code_text $rc)" "$(verdict $rc)"
+    done
+}
+
+part_sanitize() {
+    local cs f rc t
+    cs=$(command -v compute-sanitizer) || cs=$CUDA_HOME/bin/compute-sanitizer
+    [ -x "$cs" ] || { row compute-sanitizer "not on this machine" "" "left out"; return; }
+    [ -n "$(kernel_tests)" ] || { row "kernel tests" "" "make gpu-tools" "not built"; return; }
+    for t in memcheck racecheck; do
+        for f in $(kernel_tests); do
+            echo "== $t $f"
+            run 15 "$cs" --tool $t --error-exitcode 9 "$f" >"$tmp/san" 2>&1
+            rc=$?
+            tail -n 20 "$tmp/san"
+            if [ $rc = 124 ] || [ $rc = 137 ]; then row "$t $(basename "$f")" "too slow for its time" "" "left out"
+            else row "$t $(basename "$f")" "$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$tmp/san" | tail -n 1 | sed 's/=* *//')" "$(code_text $rc)" "$(verdict $rc)"; fi
+        done
+    done
+}
+
+# weights NAME ARGUMENTS...: random ones, made once
+weights() {
+    [ -f "$tmp/$1" ] || run 20 "$B/deraind" model init "${@:2}" "$tmp/$1" >/dev/null 2>&1
+    echo "$tmp/$1"
+}
+
+part_forward() {
+    local size m name rc got most psnr
+    built "$B/deraind" && built "$B/gpu/picture" || return
+    weights ngf64.safetensors --ngf 64 --blocks 9 --seed 1 >/dev/null
+    for size in 256x256 333x517 1920x1080; do
+        run 10 "$B/gpu/picture" make $size "$tmp/$size.png" || { row "$size" "no picture" "" FAIL; continue; }
+        for m in models/derain.safetensors "$tmp/ngf64.safetensors"; do
+            name="$size $(basename "$m" .safetensors)"
+            [ -z "$quick" ] || [ "$m" = models/derain.safetensors ] || continue
+            echo "== $name"
+            run 60 "$B/deraind" run --backend cpu --model "$m" "$tmp/$size.png" "$tmp/cpu.png" 2>&1 &&
+                run 30 "$B/deraind" run --backend "$BACKEND" --model "$m" "$tmp/$size.png" "$tmp/gpu.png" 2>&1 &&
+                got=$(run 20 "$B/gpu/picture" diff "$tmp/cpu.png" "$tmp/gpu.png")
+            rc=$?
+            [ $rc = 0 ] || { row "$name" "$(code_text $rc), see forward.log" "" FAIL; continue; }
+            read -r most psnr <<<"$got"
+            # equal to the input would prove nothing
+            [ "$(run 20 "$B/gpu/picture" diff "$tmp/cpu.png" "$tmp/$size.png" | cut -d' ' -f1)" -gt 2 ] || rc=1
+            row "$name" "max $most grey levels, PSNR $psnr dB" "CPU: max 2, 48 dB" \
+                "$(awk -v m="$most" -v p="$psnr" -v r=$rc 'BEGIN {print (r == 0 && m <= 2 && p >= 48) ? "ok" : "FAIL"}')"
+        done
+    done
+}
+
+# ours.tsv and torch.tsv: "infer|train TAB CELL TAB MILLISECONDS", cells named as torch_ref.py names them
+part_speed() {
+    local net size args ms rc runs
+    built "$B/deraind" || return
+    : >"$tmp/ours.infer"
+    for net in ngf64-9b:64:9 ngf32-6b:32:6; do
+        IFS=: read -r name ngf blocks <<<"$net"
+        args=$(weights "$name.st" --ngf "$ngf" --blocks "$blocks")
+        for size in 256x256 512x512 1920x1080; do
+            runs=$([ -n "$quick" ] && echo 10 || echo 40)
+            run 30 "$B/deraind" bench --backend "$BACKEND" --model "$args" --size $size --runs "$runs" --json >"$tmp/bench" 2>&1
+            rc=$?
+            cat "$tmp/bench"
+            ms=$(field median_ms <"$tmp/bench")
+            if [ $rc = 0 ] && [ -n "$ms" ]; then printf 'infer\t%s %s b1\t%s\n' "$name" $size "$ms" >>"$tmp/ours.infer"
+            else row "$name $size b1" "$(code_text $rc): $(last "$tmp/bench")" "" FAIL; fi
+        done
+    done
+}
+
+part_train() {
+    local batch rc ms
+    built "$B/deraind" || return
+    : >"$tmp/ours.train"
+    for batch in 1 4 8 16; do
+        run 40 "$B/deraind" bench --backend "$BACKEND" --precision bf16 --train --ngf 64 --blocks 9 --crop 256 --batch $batch \
+            --runs "$([ -n "$quick" ] && echo 5 || echo 15)" --json >"$tmp/bench" 2>&1
+        rc=$?
+        cat "$tmp/bench"
+        ms=$(field median_ms <"$tmp/bench")
+        if [ $rc = 0 ] && [ -n "$ms" ]; then
+            printf 'train\treleased ngf64-9b crop 256 b%s\t%s\n' $batch "$ms" >>"$tmp/ours.train"
+        else row "released ngf64-9b crop 256 b$batch" "$(code_text $rc): $(last "$tmp/bench")" "" FAIL; fi
+    done
+}
+
+part_torch() {
+    [ -n "$python" ] || { row PyTorch "no Python here has torch" "" "left out"; return; }
+    local s rc
+    s=$(($(part_left) - 5))
+    run $((s + 5)) "$python" tests/gpu/torch_ref.py --seconds $s ${quick:+--quick} --out "$out/torch.json" >"$tmp/torch" 2>&1
+    rc=$?
+    cat "$tmp/torch"
+    [ $rc = 0 ] || row PyTorch "$(code_text $rc): $(last "$tmp/torch")" "" "left out"
+    sed -n 's/^matmul  *\(.*[^ ]\)  *\([0-9.]*\) ms$/\1\t\2/p' "$tmp/torch" | while IFS=$'\t' read -r name ms; do
+        row "matrix product $name" "$(awk -v m="$ms" 'BEGIN {printf "%.0f TFLOP/s", 2 * 8192 ^ 3 / m / 1e9}')" "" info
+    done
+}
+
+# made-up pictures and a small training, enough for every op
+train_data() {
+    local i
+    mkdir -p "$tmp/rainy" "$tmp/clean"
+    for i in 1 2 3 4; do
+        run 10 "$B/gpu/picture" make $((200 + 8 * i))x$((240 - 8 * i)) "$tmp/rainy/$i.png"
+        run 10 "$B/gpu/picture" make $((240 + 8 * i))x$((200 - 8 * i)) "$tmp/clean/$i.png"
+    done
+}
+small_train() { # small_train FOLDER ARGUMENTS...
+    run 60 "$B/deraind" train --backend "$BACKEND" --precision bf16 --rainy "$tmp/rainy" --clean "$tmp/clean" --out "$tmp/$1" \
+        --crop 64 --ngf 32 --blocks 5 --ndf 32 --w-nce 1 --w-cycle 1 --steps 20 --save-every 1000 --seed 7 "${@:2}" 2>&1
+}
+part_repeat() {
+    local rc sums m
+    built "$B/deraind" && built "$B/gpu/picture" || return
+    train_data
+    small_train one && small_train two && small_train three --stop-after 9 &&
+        run 60 "$B/deraind" train --backend "$BACKEND" --precision bf16 --rainy "$tmp/rainy" --clean "$tmp/clean" --out "$tmp/three" \
+            --resume "$tmp/three/checkpoint.safetensors" 2>&1
+    rc=$?
+    [ $rc = 0 ] || { row "20 training steps" "$(code_text $rc), see repeat.log" "" FAIL; return; }
+    read -ra sums <<<"$(sha256sum "$tmp"/{one,two,three}/checkpoint.safetensors | cut -c 1-16 | tr '\n' ' ')"
+    row "20 steps twice" "checkpoints ${sums[0]} ${sums[1]}" "equal bits" "$(verdict "$([ "${sums[0]}" = "${sums[1]}" ]; echo $?)")"
+    row "9 steps, resumed" "checkpoint ${sums[2]}" "unbroken: ${sums[0]}" "$(verdict "$([ "${sums[0]}" = "${sums[2]}" ]; echo $?)")"
+    m=models/derain.safetensors
+    for i in 1 2; do run 30 "$B/deraind" run --backend "$BACKEND" --model $m "$tmp/rainy/4.png" "$tmp/rep$i.png" >/dev/null 2>&1; done
+    cmp -s "$tmp/rep1.png" "$tmp/rep2.png"
+    row "a picture twice" "" "equal bits" "$(verdict $?)"
+}
+
+# the daemon under requests of changing sizes; memory of the second half against the first, once warm
+part_soak() {
+    local url="" seconds n=0 bad=0 end i
+    built "$B/deraind" && built "$B/derain" && built "$B/gpu/picture" || return
+    seconds=$(($(part_left) - 12))
+    [ "$seconds" -lt "$([ -n "$quick" ] && echo 15 || echo 60)" ] || seconds=$([ -n "$quick" ] && echo 15 || echo 60)
+    [ "$seconds" -ge 10 ] || { row soak "no time" "" "left out"; return; }
+    for i in 256x256 333x517 640x480 1024x768; do run 10 "$B/gpu/picture" make $i "$tmp/soak.$i.png" || return; done
+    "$B/deraind" serve --listen 127.0.0.1:0 --data "$tmp/data" --model models/derain.safetensors --backend "$BACKEND" \
+        --free-min-bytes 0 --free-min-percent 0 2>"$out/soak.daemon.log" &
+    daemon=$!
+    for i in $(seq 200); do
+        url=$(sed -n 's/.*listening on \(http[^ ]*\).*/\1/p' "$out/soak.daemon.log" | head -n 1)
+        [ -z "$url" ] || break
+        sleep 0.1
+    done
+    [ -n "$url" ] || { row soak "the daemon did not start: $(last "$out/soak.daemon.log")" "" FAIL; kill $daemon 2>/dev/null; daemon=; return; }
+    : >"$out/soak.tsv"
+    end=$((SECONDS + seconds))
+    while [ $SECONDS -lt $end ]; do
+        for i in 256x256 333x517 640x480 1024x768; do
+            run 20 "$B/derain" put --url "$url" -q -f -o "$tmp/soak.out.png" "$tmp/soak.$i.png" >/dev/null 2>>"$tmp/soak.err" || bad=$((bad + 1))
+            n=$((n + 1))
+        done
+        printf '%s\t%s\t%s\n' $((end - SECONDS)) \
+            "$(nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits 2>/dev/null | head -n 1)" \
+            "$(awk '/VmRSS/ {print int($2 / 1024)}' /proc/$daemon/status 2>/dev/null)" >>"$out/soak.tsv"
+    done
+    head -n 3 "$tmp/soak.err"
+    kill -TERM $daemon 2>/dev/null
+    wait $daemon
+    i=$?
+    daemon=
+    row "soak $seconds s" "$n requests, $bad failed, daemon's exit $i" "none fails" "$(verdict $((bad + i + (n == 0))))"
+    # column 2: MiB on the device; 3: resident MiB on the host. The first quarter is warm-up.
+    for i in 2:device:16 3:host:32; do
+        awk -F'\t' -v c="${i%%:*}" '$c != "" {v[++n] = $c} END {if (n < 4) exit; for (k = 1; k <= n; k++) {
+            if (k > n / 4 && k <= n / 2 && v[k] > a) a = v[k]; if (k > n / 2 && v[k] > b) b = v[k]} print a, b}' "$out/soak.tsv" >"$tmp/mem"
+        read -r a b <"$tmp/mem" || { row "memory, $(cut -d: -f2 <<<"$i")" "too few samples" "" "left out"; continue; }
+        row "memory, $(cut -d: -f2 <<<"$i")" "$a then $b MiB" "flat" "$(awk -v a="$a" -v b="$b" -v t="${i##*:}" 'BEGIN {print (b - a > t + 0.02 * a) ? "FAIL" : "ok"}')"
+    done
+}
+
+# ratios: ours against the best eager figure and torch.compile; printed when both have run
+ratios() {
+    local kind target=$tmp/torch
+    [ -f "$target" ] || : >"$target"
+    for kind in infer train; do
+        [ -s "$tmp/ours.$kind" ] || continue
+        [ $kind = infer ] && part=speed || part=train
+        while IFS=$'\t' read -r _ cell ms; do
+            read -r best compiled <<<"$(awk -v k=$kind -v cell="$cell" '$1 == k && /[0-9.] ms$/ && index($0, cell " ") {
+                t = $(NF - 1); if (/ compile-/) {if (!c || t < c) c = t} else if (!b || t < b) b = t}
+                END {print b ? b : "-", c ? c : "-"}' "$target")"
+            row "$cell" "$(awk -v m="$ms" 'BEGIN {printf "%.2f ms", m}')" \
+                "$(awk -v m="$ms" -v b="$best" -v c="$compiled" 'BEGIN {
+                    printf "eager %s", b == "-" ? "not measured" : sprintf("%.2f ms, %.2fx", b, b / m)
+                    if (c != "-") printf "; compile %.2f ms, %.2fx", c, c / m}')" info
+        done <"$tmp/ours.$kind"
+    done
+}
+
+# the shares: 470 s in all. build is 0 s where the binaries start.
+declare -A cap=([device]=25 [build]=190 [ceilings]=20 [dump]=20 [conv]=80 [kernels]=60 [forward]=90 [speed]=60 [train]=75
+    [repeat]=50 [torch]=140 [sanitize]=50 [soak]=75)
+for part in $all_parts; do
+    case " $parts " in *" $part "*) ;; *) continue ;; esac
+    if [ "$(left)" -lt 5 ]; then row "$part" "no time left of $limit s" "" "left out"; continue; fi
+    part_end=$((SECONDS + ${cap[$part]})) part_begin=$SECONDS
+    echo "== $part"
+    "part_$part" >"$out/$part.log" 2>&1
+    echo "   $((SECONDS - part_begin)) s"
+done
+ratios >/dev/null
+
+{
+    echo "| part | item | value | against | verdict |"
+    echo "| --- | --- | --- | --- | --- |"
+    for part in $all_parts; do
+        awk -F'\t' -v p="$part" '$1 == p {gsub(/\|/, "/"); printf "| %s | %s | %s | %s | %s |\n", $1, $2, $3, $4, $5}' "$rows"
+    done
+    echo
+    awk -F'\t' -v s=$((SECONDS - begin)) '{n[$5]++} END {printf "%d ok, %d failed, %d not built, %d left out; %d s\n",
+        n["ok"], n["FAIL"], n["not built"], n["left out"], s}' "$rows"
+} >"$out/table.md"
+echo
+cat "$out/table.md"
+! grep -q "$(printf '\tFAIL$')" "$rows"
