@@ -2,7 +2,7 @@
 # gpu_check.sh - one command that proves and measures the CUDA module on a machine with a GPU, in at most 8 minutes.
 #
 #   tests/gpu/gpu_check.sh [--out DIR] [--quick] [--parts a,b,c]       from the repository's root
-#   tests/gpu/gpu_check.sh --bundle        on the machine that built: the libraries of deraind into build/gpu/lib
+#   tests/gpu/gpu_check.sh --bundle        on the machine that built: the libraries of deraind into build/gpu/lib.tgz
 #
 # Parts, in order: device build ceilings dump conv kernels forward speed train repeat torch sanitize soak. What runs is what
 # lies in build/ (`make && make gpu-tools`); what does not start there is built anew with nvcc. Each part has its share
@@ -31,13 +31,13 @@ done
 . tests/gpu/env.inc
 
 if [ -n "$bundle" ]; then # all but what belongs to the system's C library
-    mkdir -p "$B/gpu/lib" || exit 1
+    all=$(mktemp -d) || exit 1
+    trap 'rm -rf "$all"' EXIT
     for f in "$B/deraind" "$B/derain" "$B/gpu/picture"; do
         [ -x "$f" ] || { echo "gpu_check: $f is not built: make && make gpu-tools" >&2; exit 1; }
         ldd "$f" | awk '$3 ~ /^\// {print $3}'
     done | sort -u | grep -vE '/(libc|libm|libdl|libpthread|librt|libresolv|ld-linux[^/]*)\.so' |
-        xargs -I{} cp -L {} "$B/gpu/lib/" && strip --strip-unneeded "$B"/gpu/lib/* 2>/dev/null
-    du -sh "$B/gpu/lib"
+        xargs -I{} cp -L {} "$all/" && tar -czf "$B/gpu/lib.tgz" -C "$all" . && ls -sh "$B/gpu/lib.tgz"
     exit
 fi
 why=$(no_gpu)
