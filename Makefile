@@ -34,7 +34,7 @@ objs = $(patsubst %.c,$(B)/%.o,$(call src,$(1)))
 
 TESTS := $(patsubst %.c,$(B)/%,$(call src,$(wildcard tests/core tests/db tests/server tests/client)))
 TESTS += $(B)/tests/cuda/plans $(B)/tests/cuda/test_conv_cache $(B)/tests/cuda/test_conv_naive
-SCRIPTS := $(sort $(wildcard tests/e2e/*.sh tests/docs/*.sh))
+SCRIPTS := $(sort $(wildcard tests/e2e/*.sh tests/docs/*.sh tests/cuda/*.sh))
 LIBS  := $(B)/server.a $(B)/client.a $(B)/db.a $(B)/core.a
 PROGS := $(B)/deraind $(B)/derain
 CUOBJ := $(CU:%.cu=$(B)/%.o) $(patsubst %.c,$(B)/%.o,$(wildcard cuda/*.c))
@@ -134,6 +134,28 @@ $(B)/gpu/test_kern_%: $(B)/gpu/obj/test_kern_%.o $(CU:%.cu=$(B)/%.o)
 	@mkdir -p $(@D)
 	$(CXX) -o $@ $^ -L$(CUDA_HOME)/lib -L$(CUDA_HOME)/lib64 -lcudart_static -lpthread -ldl -lrt
 
+# The module's kernels on the CPU (tests/cusim): the same .cu files by g++, plain and under the sanitizers, one program
+# for each tests/cuda/test_*.cpp; tests/cuda/kernels.sh runs them. A low DK_PER_GPU takes small tensors through all loops.
+SIM_FLAGS := -std=c++17 -g -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -DDR_CUSIM -DDK_PER_GPU=24 -I. \
+             -Itests/cusim/include -Itests/cusim
+SIM_OPT   := -O2
+SIM_SAN   := -O1 -fsanitize=address,undefined -fsanitize-sections=cusim_shared -fno-sanitize-recover=undefined
+sim_progs  = $(patsubst tests/cuda/%.cpp,$(B)/$(1)/%,$(wildcard tests/cuda/test_*.cpp))
+sim_objs   = $(CU:%.cu=$(B)/$(1)/%.o) $(patsubst %.cpp,$(B)/$(1)/%.o,$(wildcard tests/cusim/*.cpp))
+SIM_TESTS := $(call sim_progs,cusim) $(call sim_progs,cusim-san)
+define SIM_RULES
+$(B)/$(1)/%.o: %.cu $(B)/flags
+	@mkdir -p $$(@D)
+	$$(CXX) $$(SIM_FLAGS) $(2) -MMD -MP -x c++ -c -o $$@ $$<
+$(B)/$(1)/%.o: %.cpp $(B)/flags
+	@mkdir -p $$(@D)
+	$$(CXX) $$(SIM_FLAGS) $(2) -MMD -MP -c -o $$@ $$<
+$(B)/$(1)/test_%: $(B)/$(1)/tests/cuda/test_%.o $(call sim_objs,$(1))
+	$$(CXX) $(2) -o $$@ $$^
+endef
+$(eval $(call SIM_RULES,cusim,$(SIM_OPT)))
+$(eval $(call SIM_RULES,cusim-san,$(SIM_SAN)))
+
 # db/schema/NNNN_*.sql in order, as C strings: the migrations travel inside the program
 SCHEMA := $(sort $(wildcard db/schema/*.sql))
 $(B)/db.a: $(B)/db/schema.o
@@ -153,8 +175,8 @@ demo: deps
 	@$(MAKE) --no-print-directory $(JOBS) demo-run
 deps:
 	@tests/deps.sh
-test-run: all $(TESTS) check-layers
-	DERAIN_MODULE_DIR=$(CURDIR)/$(B) B=$(B) SAN=$(SAN) tests/run.sh $(TESTS) $(SCRIPTS)
+test-run: all $(TESTS) $(SIM_TESTS) check-layers
+	DERAIN_MODULE_DIR=$(CURDIR)/$(B) NVCC=$(NVCC) CXX=$(CXX) B=$(B) SAN=$(SAN) tests/run.sh $(TESTS) $(SCRIPTS)
 demo-run: all $(B)/tests/demo/beside
 	B=$(B) tests/demo/demo.sh
 bench: all

@@ -25,9 +25,15 @@ extern __shared__ __align__(16) unsigned char dk_dyn_shared[];
 
 typedef __nv_bfloat16 bf16;
 
-#define DK_FULL    0xffffffffu
-#define DK_INLINE  static __device__ __forceinline__
-#define DK_PER_GPU (132 * 16) /* blocks of 256 threads that fill the largest device at hand twice over */
+#define DK_FULL   0xffffffffu
+#define DK_INLINE static __device__ __forceinline__
+#define DK_MEMBER __device__ __forceinline__
+
+/* Blocks of 256 threads that fill the largest device at hand twice over; more work goes into longer loops. Tests set it
+ * low, so that small tensors reach those loops. */
+#ifndef DK_PER_GPU
+#define DK_PER_GPU (132 * 16)
+#endif
 
 /* The kernel for a storage type: DK_TYPED(t, T, f<T>(...)). */
 #define DK_TYPED(t, T, ...)                                                                                            \
