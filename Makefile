@@ -119,6 +119,8 @@ $(B)/tests/cuda/test_conv_naive: $(B)/tests/cuda/test_conv_naive.o $(B)/tests/cu
 
 # make gpu-tools: what tests/gpu/gpu_check.sh runs on a device, built where nvcc is. GPU_TOOLS grows where tools are added.
 GPU_TOOLS += $(B)/gpu/ceilings $(B)/gpu/picture $(patsubst tests/cuda/%.cpp,$(B)/gpu/%,$(wildcard tests/cuda/test_kern_*.cpp))
+# conv_check: cuDNN against plain loops and its times
+GPU_TOOLS += $(B)/tests/gpu/conv_check
 gpu-tools: $(GPU_TOOLS)
 $(B)/gpu/ceilings: $(B)/tests/gpu/ceilings.o
 	@mkdir -p $(@D)
@@ -126,6 +128,9 @@ $(B)/gpu/ceilings: $(B)/tests/gpu/ceilings.o
 $(B)/gpu/picture: $(B)/tests/gpu/picture
 	@mkdir -p $(@D)
 	cp $< $@
+$(B)/tests/gpu/conv_%.o: ALL_CFLAGS += -I$(CUDA_HOME)/include
+$(B)/tests/gpu/conv_check: $(B)/tests/gpu/conv_check.o $(B)/tests/gpu/conv_host.o $(B)/cuda/conv_cudnn.o $(PLAN_OBJ) $(B)/core/base/status.o
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_cudnn) -lcudart_static -lpthread -ldl -lrt -lm
 # the kernel tests, linked with the kernels that nvcc made instead of tests/cusim
 $(B)/gpu/obj/%.o: tests/cuda/%.cpp $(B)/flags
 	@mkdir -p $(@D)

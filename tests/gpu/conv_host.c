@@ -1,0 +1,10 @@
+/* conv_host.c - the plain loops once more, under other names, so that they stand beside cuDNN in one program. */
+#define cv_open            host_cv_open
+#define cv_close           host_cv_close
+#define cv_run             host_cv_run
+#define cv_tune            host_cv_tune
+#define cv_save            host_cv_save
+#define cv_workspace_bytes host_cv_workspace_bytes
+#define cv_plan_count      host_cv_plan_count
+#define cv_version         host_cv_version
+#include "tests/cusim/conv_naive.c"
