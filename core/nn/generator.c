@@ -65,9 +65,9 @@ static dr_var conv_norm(dr_graph *g, dr_generator *m, int w, dr_var x, int pad, 
     return dr_instance_norm(g, h, DR_EPS_NORM, act);
 }
 
-/* conv, zero pad 1, with its bias: a tap */
-static dr_var conv_tap(dr_graph *g, dr_generator *m, int w, dr_var x) {
-    return dr_conv2d(g, x, &m->params.p[w], &m->params.p[w + 1], (dr_conv2d_desc){.k = 3, .pad = 1});
+/* conv, zero pad 1; the bias only where a tap shows it */
+static dr_var conv_tap(dr_graph *g, dr_generator *m, int w, dr_var x, bool tapped) {
+    return dr_conv2d(g, x, &m->params.p[w], tapped ? &m->params.p[w + 1] : NULL, (dr_conv2d_desc){.k = 3, .pad = 1});
 }
 
 /* y = x + IN(conv(pad(ReLU(IN(conv(pad(x))))))); no ReLU after the sum */
@@ -81,7 +81,7 @@ static dr_var block(dr_graph *g, dr_generator *m, int i, dr_var x) {
 static dr_var encode(dr_graph *g, dr_generator *m, dr_var x, int blocks, dr_var taps[DR_TAPS]) {
     dr_var h = conv_norm(g, m, m->conv_in, dr_pad_reflect(g, x, 3), 0, DR_ACT_RELU);
     for (int k = 0; k < 2; k++) {
-        h = conv_tap(g, m, m->down[k], h);
+        h = conv_tap(g, m, m->down[k], h, taps);
         if (taps) taps[k] = h;
         h = dr_blur_down(g, dr_instance_norm(g, h, DR_EPS_NORM, DR_ACT_RELU));
     }

@@ -12,7 +12,7 @@
 #include "core/tensor/pool.h"
 #include "tests/t.h"
 
-typedef struct side {
+typedef struct party {
     dr_backend *be;
     dr_pool pool;
     bool round; /* inputs to bf16 */
@@ -23,7 +23,7 @@ typedef struct side {
     int n_inputs;
     dr_status status; /* the first failure */
     dr_error err;
-} side;
+} party;
 
 static inline float to_bf16(float v) {
     uint32_t u;
@@ -33,25 +33,25 @@ static inline float to_bf16(float v) {
     return v;
 }
 
-static inline void note(side *s, dr_status st) {
+static inline void note(party *s, dr_status st) {
     if (!s->status) s->status = st;
 }
 
-static inline void side_open(side *s, const char *backend, dr_precision p) {
-    *s = (side){0};
+static inline void side_open(party *s, const char *backend, dr_precision p) {
+    *s = (party){0};
     s->status = dr_backend_open(backend, &(dr_backend_opts){.threads = 1, .precision = p}, &s->be, NULL, &s->err);
     if (!s->status) dr_pool_init(&s->pool, s->be, 1 << 20);
 }
 
-static inline void side_close(side *s) {
+static inline void side_close(party *s) {
     dr_pool_done(&s->pool);
     dr_backend_close(s->be);
     free(s->out);
-    *s = (side){0};
+    *s = (party){0};
 }
 
 /* Numbers of a range, the same on both sides for the same call in order. */
-static inline float *numbers(side *s, size_t n, double lo, double hi) {
+static inline float *numbers(party *s, size_t n, double lo, double hi) {
     float *v = malloc(n * sizeof *v);
     dr_rng r;
     dr_rng_seed(&r, 5, (uint64_t)s->n_inputs++);
@@ -62,25 +62,25 @@ static inline float *numbers(side *s, size_t n, double lo, double hi) {
     return v;
 }
 
-static inline dr_tensor blank(side *s, dr_shape shape) {
+static inline dr_tensor blank(party *s, dr_shape shape) {
     dr_tensor t = {shape, NULL};
     if (!s->status) note(s, dr_pool_tensor(&s->pool, shape, &t, &s->err));
     return t;
 }
 
-static inline dr_tensor input_in(side *s, dr_shape shape, double lo, double hi) {
+static inline dr_tensor input_in(party *s, dr_shape shape, double lo, double hi) {
     dr_tensor t = blank(s, shape);
     float *v = numbers(s, dr_shape_count(shape), lo, hi);
     if (!s->status) note(s, dr_be_upload(s->be, v, t, &s->err));
     free(v);
     return t;
 }
-static inline dr_tensor input(side *s, dr_shape shape) {
+static inline dr_tensor input(party *s, dr_shape shape) {
     return input_in(s, shape, -1, 1);
 }
 
 /* A flat array on the device: weights, gradients to add to. */
-static inline float *flat(side *s, size_t n, double lo, double hi) {
+static inline float *flat(party *s, size_t n, double lo, double hi) {
     void *p = NULL;
     float *v = numbers(s, n, lo, hi);
     if (!s->status) note(s, dr_pool_raw(&s->pool, n * sizeof *v, &p, &s->err));
@@ -89,7 +89,7 @@ static inline float *flat(side *s, size_t n, double lo, double hi) {
     return p;
 }
 
-static inline float *room(side *s, size_t n) {
+static inline float *room(party *s, size_t n) {
     if (s->n + n > s->cap) {
         s->cap = 2 * (s->n + n);
         s->out = realloc(s->out, s->cap * sizeof *s->out);
@@ -99,10 +99,10 @@ static inline float *room(side *s, size_t n) {
     return s->out + s->n - n;
 }
 
-static inline void keep(side *s, dr_tensor t) {
+static inline void keep(party *s, dr_tensor t) {
     if (!s->status) note(s, dr_be_download(s->be, t, room(s, dr_shape_count(t.shape)), &s->err));
 }
-static inline void keep_flat(side *s, const float *p, size_t n) {
+static inline void keep_flat(party *s, const float *p, size_t n) {
     if (!s->status) note(s, dr_be_download_raw(s->be, p, room(s, n), n * sizeof *p, &s->err));
 }
 
@@ -118,7 +118,7 @@ static inline double distance(const float *a, const float *b, size_t n) {
 }
 
 /* The largest distance of any kept output; *ret_i: which. */
-static inline double worst(const side *a, const side *b, int *ret_i) {
+static inline double worst(const party *a, const party *b, int *ret_i) {
     double most = a->n_kept == b->n_kept && a->n == b->n ? 0 : INFINITY;
     *ret_i = -1;
     for (int i = 0; i < a->n_kept && !isinf(most); i++) {

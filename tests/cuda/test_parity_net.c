@@ -6,12 +6,10 @@
 #include "core/derain.h"
 #include "core/model/engine.h"
 #include "core/model/weights.h"
-#include "core/train/step.h"
 #include "tests/cuda/parity.h"
+#include "tests/golden/train_run.h"
 
 #include <unistd.h>
-
-static dr_error err;
 
 /* ---- inference -------------------------------------------------------------------------------------------------- */
 
@@ -94,113 +92,74 @@ TEST(generator_is_within_two_levels_in_bf16) {
 
 /* ---- training --------------------------------------------------------------------------------------------------- */
 
-typedef struct training {
-    dr_backend *be;
-    dr_nets nets;
-    dr_step step;
-    dr_train_metrics m;
-} training;
-
-static dr_status open_training(training *t, const char *backend, dr_precision p, const dr_objective *obj,
-                               const dr_train_opts *o) {
-    *t = (training){0};
-    dr_nets_config c = {.g = {o->ngf, o->blocks, o->residual}, .d = {o->ndf, o->d_layers}, .ema = true};
-    dr_status s = dr_backend_open(backend, &(dr_backend_opts){.threads = 1, .precision = p}, &t->be, NULL, &err);
-    if (!s) s = dr_nets_init(&t->nets, &c, t->be, &err);
-    if (!s) s = dr_nets_random(&t->nets, 3, 1.0, &err);
-    if (s) return s;
-    /* a last layer of zeros would leave most gradients at zero */
-    s = dr_params_init_xavier(&t->nets.g[0].params, 4, "G_A", 1.0, &err);
-    dr_step_init(&t->step, &t->nets, obj);
-    t->step.lr = o->lr;
-    t->step.lr_f = o->lr_f;
-    t->step.ema_decay = 0.999;
-    t->step.seed = 6;
-    return s;
-}
-
-static void close_training(training *t) {
-    if (t->step.nets) dr_step_done(&t->step);
-    if (t->nets.be) dr_nets_done(&t->nets);
-    if (t->be) dr_backend_close(t->be);
-}
-
-/* Smooth pictures: with noise, ReLUs and hinges switch by rounding alone. */
-static void pictures(float *x, int n, int crop, double phase) {
-    for (int i = 0; i < n * 3; i++)
-        for (int y = 0; y < crop; y++)
-            for (int k = 0; k < crop; k++)
-                *x++ = (float)(0.5 * sin(0.13 * k + phase + i) + 0.4 * cos(0.09 * y * (1 + 0.1 * i) - phase));
-}
-
-/* Does the gradient of this parameter mean anything? Biases before an instance norm have none. */
-static void compare_gradients(training *a, training *b, dr_net net, double tol) {
-    dr_params *pa = dr_nets_params(&a->nets, net), *pb = dr_nets_params(&b->nets, net);
+/* Distance of each gradient tensor, relative to its own norm: the largest. What PyTorch's side says is zero must be. */
+static double compare_gradients(fixture *a, fixture *b, const char **ret_name) {
     double most = 0;
-    const char *name = "";
-    for (int i = 0; i < pa->n; i++) {
-        size_t n = dr_param_count(&pa->p[i]);
-        float *ga = malloc(2 * n * sizeof *ga), *gb = ga + n;
-        dr_status s = dr_be_download_raw(a->be, pa->p[i].grad, ga, n * sizeof *ga, &err);
-        if (!s) s = dr_be_download_raw(b->be, pb->p[i].grad, gb, n * sizeof *gb, &err);
-        double d = s ? INFINITY : distance(ga, gb, n);
+    for (int i = 0; i < a->run->n_tensors; i++) {
+        const golden_tensor *t = &a->run->tensors[i];
+        dr_params *pa, *pb;
+        int at;
+        float *ga = malloc(2 * t->n * sizeof *ga), *gb = ga + t->n;
+        double d = INFINITY, norm = 0;
+        if (find_param(&a->nets, t->name, &pa, &at) && find_param(&b->nets, t->name, &pb, &at) &&
+            !dr_be_download_raw(a->be, pa->p[at].grad, ga, t->n * sizeof *ga, &err) &&
+            !dr_be_download_raw(b->be, pb->p[at].grad, gb, t->n * sizeof *gb, &err)) {
+            d = 0;
+            for (size_t k = 0; k < t->n; k++) {
+                d += ((double)ga[k] - (double)gb[k]) * ((double)ga[k] - (double)gb[k]);
+                norm += (double)ga[k] * (double)ga[k];
+            }
+            d = sqrt(d) / (sqrt(norm) + 1e-4 * sqrt((double)t->n));
+        }
         free(ga);
-        if (d > most) {
+        if (getenv("V")) printf("# %s: %.2g\n", t->name, d);
+        if (!(d <= most)) {
             most = d;
-            name = pa->p[i].name;
+            *ret_name = t->name;
         }
     }
-    printf("# %s: gradients within %.2g (%s)\n", dr_net_name(net), most, name);
-    CHECK_MSG(most <= tol, "%s.%s: relative distance %g", dr_net_name(net), name, most);
+    return most;
 }
 
-static void one_step(const char *preset, int batch, dr_precision p, double tol_loss, double tol_grad) {
-    dr_train_opts o;
-    dr_objective obj;
-    dr_train_opts_init(&o);
-    o.preset = preset;
-    o.ngf = o.ndf = 16;
-    o.blocks = 5;
-    o.crop = 64;
-    o.d_layers = 2;
-    o.batch = batch;
-    o.steps = 100;
-    err = (dr_error){0};
-    CHECK_MSG(!dr_preset_fill(&o, &obj, &err), "%s", err.text);
-    training a, b;
-    size_t n = (size_t)batch * 3 * 64 * 64;
-    float *x = malloc(2 * n * sizeof *x);
-    pictures(x, batch, 64, 0.3);
-    pictures(x + n, batch, 64, 1.1);
-    dr_status s = open_training(&a, "cpu", DR_PREC_F32, &obj, &o);
-    if (!s) s = open_training(&b, "cuda", p, &obj, &o);
-    if (!s) s = dr_step_run(&a.step, 0, 1.0, batch, 64, x, x + n, &a.m, &err);
-    if (!s) s = dr_step_run(&b.step, 0, 1.0, batch, 64, x, x + n, &b.m, &err);
-    free(x);
+/* Losses and gradients of the first step of one of PyTorch's runs. */
+static void one_step(const char *what, const golden_run *run, const dr_objective *obj, int d_layers, int residual,
+                     dr_precision p, double tol_loss, double tol_grad) {
+    fixture a, b = {0};
+    dr_train_metrics ma = {0}, mb = {0};
+    const char *name = "";
+    double loss = 0, grad = INFINITY;
+    dr_status s = open_fixture(&a, "cpu", DR_PREC_F32, run, obj, 1e-4, 1e-3, d_layers, residual);
+    if (!s) s = open_fixture(&b, "cuda", p, run, obj, 1e-4, 1e-3, d_layers, residual);
+    if (!s) s = run_step(&a, &ma);
+    if (!s) s = run_step(&b, &mb);
+    for (int i = 0; i < ma.n && !s; i++)
+        loss = fmax(loss, fabs(ma.value[i] - mb.value[i]) / (fabs(ma.value[i]) + 1e-3));
+    if (!s) grad = compare_gradients(&a, &b, &name);
+    bool equal = ma.n == mb.n && ma.n > 3;
+    close_fixture(&a);
+    close_fixture(&b);
     CHECK_MSG(!s, "%s", err.text);
-    CHECK(a.m.n == b.m.n && a.m.n > 3);
-    for (int i = 0; i < a.m.n; i++) {
-        double d = fabs(a.m.value[i] - b.m.value[i]) / (fabs(a.m.value[i]) + 1e-3);
-        CHECK_MSG(d <= tol_loss, "%s: %g, cpu %g", a.m.name[i], b.m.value[i], a.m.value[i]);
-    }
-    for (dr_net k = 0; k < DR_NETS && !t_bad; k++) {
-        bool head = k == DR_NET_F1 || k == DR_NET_F2, second = k == DR_NET_G_B;
-        if ((second && !obj.dual) || (head && !(obj.w_nce > 0))) continue;
-        compare_gradients(&a, &b, k, tol_grad);
-    }
-    close_training(&a);
-    close_training(&b);
+    printf("# %s: losses within %.2g, gradients within %.2g (%s)\n", what, loss, grad, name);
+    CHECK(equal && loss <= tol_loss && grad <= tol_grad);
 }
 
-TEST(step_of_product_equals_the_cpu_in_f32) {
-    one_step("product", 2, DR_PREC_F32, 1e-3, 1e-3);
-}
+/* In bf16 every layer rounds to 8 bits, which switches some of the ReLUs behind it, and each switched one changes the
+ * gradient of all layers before: the single entries are within 4e-3 (test_parity_ops.c), but tensors at the far end of a
+ * step move by up to a third, as they do between bf16 and f32 on the CPU backend too. */
+#define BF16_GRADIENT 0.4
+
+static const dr_objective released = {.w_gan = 1, .w_nce = 2, .w_idt = 1, .dual = true, .g_gan = DR_GAN_HINGE_REAL},
+                          transplant = {.w_gan = 1, .w_idt = 10, .w_transplant = 10, .g_gan = DR_GAN_NEG_MEAN};
+
 TEST(step_of_released_equals_the_cpu_in_f32) {
-    one_step("released", 1, DR_PREC_F32, 1e-3, 1e-3);
+    one_step("released", &golden_released, &released, 3, 0, DR_PREC_F32, 1e-3, 1e-3);
 }
-TEST(step_of_product_is_near_the_cpu_in_bf16) {
-    one_step("product", 2, DR_PREC_BF16, 2e-2, 2e-2);
+TEST(step_of_transplant_equals_the_cpu_in_f32) {
+    one_step("transplant", &golden_transplant, &transplant, 2, 1, DR_PREC_F32, 1e-3, 1e-3);
 }
 TEST(step_of_released_is_near_the_cpu_in_bf16) {
-    one_step("released", 1, DR_PREC_BF16, 2e-2, 2e-2);
+    one_step("released", &golden_released, &released, 3, 0, DR_PREC_BF16, 2e-2, BF16_GRADIENT);
+}
+TEST(step_of_transplant_is_near_the_cpu_in_bf16) {
+    one_step("transplant", &golden_transplant, &transplant, 2, 1, DR_PREC_BF16, 2e-2, BF16_GRADIENT);
 }

@@ -3,7 +3,7 @@
  * Shapes: planar (channels not a multiple of 8), wide, one pixel wide, several images. */
 #include "tests/cuda/parity.h"
 
-typedef void computation(side *s, dr_shape x);
+typedef void computation(party *s, dr_shape x);
 
 #define SHAPE(...) ((dr_shape){__VA_ARGS__})
 
@@ -11,7 +11,7 @@ static dr_shape sized(dr_shape x, int h, int w) {
     return SHAPE(x.n, x.c, h, w);
 }
 
-static void elementwise(side *s, dr_shape x) {
+static void elementwise(party *s, dr_shape x) {
     dr_tensor a = input(s, x), b = input(s, x), y = blank(s, x);
     note(s, dr_be_add(s->be, a, b, y, &s->err));
     keep(s, y);
@@ -35,7 +35,7 @@ static void elementwise(side *s, dr_shape x) {
     keep(s, y);
 }
 
-static void broadcast(side *s, dr_shape x) {
+static void broadcast(party *s, dr_shape x) {
     dr_tensor a = input(s, x), y = blank(s, x);
     for (int c = 0; c < 2; c++) {
         dr_tensor b = input(s, SHAPE(x.n, c ? x.c : 1, x.h, x.w)), db = blank(s, b.shape);
@@ -46,7 +46,7 @@ static void broadcast(side *s, dr_shape x) {
     }
 }
 
-static void convolution(side *s, dr_shape x, int o, int k, int pad, bool bias) {
+static void convolution(party *s, dr_shape x, int o, int k, int pad, bool bias) {
     dr_conv2d_desc d = {.k = k, .pad = pad};
     int h = x.h + 2 * pad - k + 1, w = x.w + 2 * pad - k + 1;
     if (h < 1 || w < 1) return;
@@ -69,17 +69,17 @@ static void convolution(side *s, dr_shape x, int o, int k, int pad, bool bias) {
     }
     dr_slot_clear(&slot);
 }
-static void conv_3x3(side *s, dr_shape x) {
+static void conv_3x3(party *s, dr_shape x) {
     convolution(s, x, 16, 3, 1, true);
 }
-static void conv_7x7(side *s, dr_shape x) {
+static void conv_7x7(party *s, dr_shape x) {
     convolution(s, x, 3, 7, 0, true);
 }
-static void conv_4x4(side *s, dr_shape x) {
+static void conv_4x4(party *s, dr_shape x) {
     convolution(s, x, 1, 4, 1, false);
 }
 
-static void norm(side *s, dr_shape x) {
+static void norm(party *s, dr_shape x) {
     dr_tensor a = input_in(s, x, 2, 4), dy = input(s, x), y = blank(s, x), dx = blank(s, x);
     size_t n_stats = 2 * (size_t)x.n * (size_t)x.c;
     float *stats = flat(s, n_stats, 0, 0);
@@ -92,7 +92,7 @@ static void norm(side *s, dr_shape x) {
     }
 }
 
-static void norm_fused(side *s, dr_shape x) {
+static void norm_fused(party *s, dr_shape x) {
     dr_tensor a = input(s, x), none = {0}, resid = input(s, sized(x, x.h + 2, x.w + 2));
     float *stats = flat(s, 2 * (size_t)x.n * (size_t)x.c, 0, 0);
     note(s, dr_be_norm_stats(s->be, 1e-5f, a, stats, &s->err));
@@ -111,7 +111,7 @@ static void norm_fused(side *s, dr_shape x) {
     keep(s, same);
 }
 
-static void resampling(side *s, dr_shape x) {
+static void resampling(party *s, dr_shape x) {
     dr_tensor a = input(s, x), dx = blank(s, x);
     int p = x.h > 3 && x.w > 3 ? 3 : 1;
     dr_shape shapes[3] = {sized(x, x.h + 2 * p, x.w + 2 * p), sized(x, (x.h + 1) / 2, (x.w + 1) / 2),
@@ -129,7 +129,7 @@ static void resampling(side *s, dr_shape x) {
     }
 }
 
-static void heads(side *s, dr_shape x) {
+static void heads(party *s, dr_shape x) {
     enum { OUT = 24 };
     int at[64], n = x.h * x.w < 5 ? x.h * x.w : 5, rows = x.n * n;
     for (int i = 0; i < n; i++) at[i] = (i * 7 + 3) % (x.h * x.w);
@@ -168,7 +168,7 @@ static void heads(side *s, dr_shape x) {
     keep(s, dv);
 }
 
-static void losses(side *s, dr_shape x) {
+static void losses(party *s, dr_shape x) {
     dr_tensor a = input_in(s, x, -2, 2), b = input_in(s, x, -2, 2), d = blank(s, x), loss = blank(s, SHAPE(1, 1, 1, 1));
     for (int m = DR_GAN_HINGE_REAL; m <= DR_GAN_NEG_MEAN; m++) {
         note(s, dr_be_gan(s->be, (dr_gan_loss)m, a, loss, &s->err));
@@ -182,7 +182,7 @@ static void losses(side *s, dr_shape x) {
     keep(s, d);
 }
 
-static void optimizer(side *s, dr_shape x) {
+static void optimizer(party *s, dr_shape x) {
     size_t n = dr_shape_count(x);
     float *p = flat(s, n, -1, 1), *g = flat(s, n, -1, 1), *m = flat(s, n, -0.1, 0.1), *v = flat(s, n, 0, 0.1);
     float *e = flat(s, n, -1, 1);
@@ -215,7 +215,7 @@ static const dr_shape shapes[] = {{2, 3, 9, 7},  {1, 1, 8, 12}, {2, 16, 9, 7},
                                   {1, 32, 8, 8}, {3, 48, 2, 5}, {1, 64, 12, 20}};
 
 static void compare(const struct entry_case *c, dr_shape x, dr_precision p, double tol) {
-    side cpu, gpu;
+    party cpu, gpu;
     side_open(&cpu, "cpu", DR_PREC_F32);
     side_open(&gpu, "cuda", p);
     CHECK_MSG(!cpu.status && !gpu.status, "%s %s", cpu.err.text, gpu.err.text);
