@@ -189,7 +189,7 @@ void dk_gemm(cudaStream_t st, bool ta, bool tb, int M, int N, int K, float alpha
     const bool large = tiles >= 96; /* else the small tile keeps four times as many multiprocessors busy */
     const unsigned side = large ? LARGE : SMALL;
     const dim3 grid((unsigned)ceil_div((size_t)M, side), (unsigned)ceil_div((size_t)N, side),
-                    (unsigned)(batch < 65535 ? batch : 65535));
+                    (unsigned)(batch < 1024 ? batch : 1024));
     const matrix a = {A, lda}, b = {B, ldb};
 #define GEMM(side, groups, run, ta, tb)                                                                                \
     DR_LAUNCH((gemm<side, groups, run, ta, tb>), grid, dim3(BLOCK), gemm_shared(side, groups, run), st, M, N, K,       \

@@ -88,7 +88,7 @@ static __global__ void narrow8(int n, int c, size_t hw, const T *__restrict__ x,
 
 static dim3 tiles(dk_map m, int cpad) {
     return dim3((unsigned)ceil_div((size_t)m.h * (size_t)m.w, TILE_P), (unsigned)ceil_div((size_t)cpad, TILE_C),
-                (unsigned)(m.n < 65535 ? m.n : 65535));
+                (unsigned)(m.n < 1024 ? m.n : 1024));
 }
 static dim3 pixels8(dk_map m) {
     return dim3(dk_grid((size_t)m.h * (size_t)m.w, BLOCK), (unsigned)(m.n < 65535 ? m.n : 65535));

@@ -86,6 +86,10 @@ TEST(products_in_batches) {
     }
 }
 
+TEST(more_products_than_a_grid_is_deep) {
+    CHECK(product_is_right(false, false, 5, 6, 7, 0, 0, 1027));
+}
+
 TEST(products_of_the_heads) {
     CHECK(product_is_right(false, true, 2048, 192, 24, 0, 0, 1)); /* forward: large tiles */
     CHECK(product_is_right(true, false, 72, 96, 2048, 1, 0, 1));  /* weights: small tiles, long sum */
@@ -120,7 +124,11 @@ TEST(l2norm_and_gradient) {
         size_t rows = (size_t)s[0], cols = (size_t)s[1], n = rows * cols;
         vec v = kt_random(DK_F32, n, 1), dy = kt_random(DK_F32, n, 2), y(n), norms(rows), dv(n);
         if (rows > 3)
-            for (size_t j = 0; j < cols; j++) v[cols + j] = 0, v[2 * cols + j] *= 1e-25; /* squares are no floats */
+            for (size_t j = 0; j < cols; j++) {
+                v[cols + j] = 0;
+                v[2 * cols + j] *= 1e-25; /* whose squares are no floats */
+                v[3 * cols + j] *= 1e-8;  /* where the 1e-7 counts */
+            }
         for (double &e : v) e = kt_round(DK_F32, e);
         for (size_t i = 0; i < rows; i++) {
             double sum = 0, dot = 0;

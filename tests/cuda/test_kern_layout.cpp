@@ -2,9 +2,10 @@
  * weights there and back, bias gradients against sums in double. */
 #include "tests/cuda/kt.h"
 
-static const int shapes[][4] = {{1, 1, 1, 1},   {2, 3, 5, 7},   {1, 3, 33, 31}, {2, 8, 1, 3},
-                                {1, 8, 40, 27}, {2, 24, 9, 5},  {1, 264, 6, 7}, {3, 64, 8, 8},
-                                {1, 72, 1, 65}, {5, 512, 1, 1}, {4, 1, 30, 30}, {2, 16, 32, 33}};
+/* 1030 images: more than a grid is deep */
+static const int shapes[][4] = {{1, 1, 1, 1},   {2, 3, 5, 7},     {1, 3, 33, 31}, {2, 8, 1, 3},
+                                {1, 8, 40, 27}, {2, 24, 9, 5},    {1, 264, 6, 7}, {3, 64, 8, 8},
+                                {1, 72, 1, 65}, {1030, 16, 1, 5}, {4, 1, 30, 30}, {2, 16, 32, 33}};
 
 TEST(nchw_there_and_back) {
     for (dk_type t : kt_types)
@@ -26,6 +27,7 @@ TEST(widen_pads_with_zeros_and_rounds) {
     for (dk_type t : kt_types)
         for (const int *s : shapes)
             for (int more : pads) {
+                if (s[0] > 1000 && more != 16) continue;
                 dk_map m = kt_map(s[0], s[1], s[2], s[3], false, DK_F32);
                 int cpad = more ? (s[1] + 7) / 8 * 8 + more - 8 : s[1]; /* 0: none, whatever c is */
                 dk_map w = kt_map(s[0], cpad, s[2], s[3], true, t);
@@ -84,7 +86,7 @@ TEST(weights_there_and_back) {
 }
 
 TEST(bias_and_its_gradient) {
-    const int more[][4] = {{16, 1, 70, 90}, {3, 8, 90, 91}, {2100, 3, 1, 1}, {700, 256, 1, 1}, {1, 128, 61, 20}};
+    const int more[][4] = {{16, 1, 70, 90}, {3, 8, 90, 91}, {2100, 3, 1, 1}, {300, 512, 1, 1}, {1, 128, 61, 20}};
     for (dk_type t : kt_types)
         for (int k = 0; k < 17; k++) {
             const int *s = k < 12 ? shapes[k] : more[k - 12];

@@ -119,6 +119,21 @@ TEST(patch_nce_is_stable) {
     nce_case(1, 20, 1, -12, -8); /* the placeholder counts */
 }
 
+/* p - 1 is -1e-6 in such a row: f32 would lose it. */
+TEST(patch_nce_of_solved_rows_keeps_its_gradient) {
+    const double t = (double)0.07f, others = 2 * exp(-1 / t);
+    vec sim = {1, 0, 0, 0, 1, 0, 0, 0, 1};
+    kt_buf p(DK_F32, sim), value(DK_F32, 1);
+    kt_mem scratch(dk_nce_scratch(1, 3));
+    dk_nce(NULL, 1, 3, 0.07f, p.f(), value.f(), scratch.p);
+    CHECK_VEC(value.get(), vec(1, log1p(others)), 1e-5, 0);
+    dk_nce_bwd(NULL, 1, 3, 0.07f, 1, p.f());
+    for (size_t i = 0; i < 3; i++) {
+        double own = p.get()[i * 4], want = -others / (1 + others) / (3 * t);
+        CHECK_MSG(fabs(own / want - 1) < 1e-5, "%g, expected %g", own, want);
+    }
+}
+
 TEST(adam_follows_its_formula_for_steps) {
     for (size_t n : {(size_t)1, (size_t)3, (size_t)7, (size_t)1025, (size_t)2300003}) {
         vec p = kt_random(DK_F32, n, 5), m(n, 0.0), v(n, 0.0);
