@@ -10,7 +10,7 @@ CUDA_HOME ?= /usr/local/cuda
 NVCC    ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
 CUDNN   := $(firstword $(wildcard $(CUDA_HOME)/include/cudnn.h /usr/include/cudnn.h))
 CU      := $(sort $(wildcard cuda/*.cu))
-CUDA    ?= $(if $(and $(wildcard cuda/k_norm.cu),$(wildcard cuda/k_heads.cu),$(wildcard cuda/conv_cudnn.c),$(NVCC),$(CUDNN)),1,0)
+CUDA    ?= $(if $(and $(CU),$(NVCC),$(CUDNN)),1,0)
 B       := build$(if $(SAN),-$(SAN))
 # on all cores, unless make was told how many
 JOBS     = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
