@@ -34,7 +34,9 @@ typedef struct dr_train_opts {
     double
         transplant_gain;  /* strength of transplanted rain: gain^-1/2 to gain, drawn a step; negative = the preset's */
     double ema_decay;     /* negative = the preset's; 0 = none */
+    double decay_part;    /* last part of the steps, whose rates fall to zero; negative = the preset's */
     double streaks_share; /* part of the rainy samples that are rendered; negative = 0.5 */
+    int d_high_pass;      /* the discriminators see nothing coarser than 2^this pixels; 0 = all, -1 = the preset's */
     int pool;             /* image pool size; -1 = the preset's */
     uint64_t seed;        /* 0 = 1, or the checkpoint's */
 } dr_train_opts;

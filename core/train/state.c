@@ -18,10 +18,10 @@ typedef struct int_key {
     size_t offset;
 } int_key;
 #define AT(m) offsetof(dr_train_opts, m)
-static const int_key sizes[] = {{"derain.ngf", AT(ngf)},           {"derain.blocks", AT(blocks)},
-                                {"derain.residual", AT(residual)}, {"train.ndf", AT(ndf)},
-                                {"train.d_layers", AT(d_layers)},  {"train.crop", AT(crop)},
-                                {"train.batch", AT(batch)},        {"train.pool", AT(pool)}};
+static const int_key sizes[] = {
+    {"derain.ngf", AT(ngf)},    {"derain.blocks", AT(blocks)},    {"derain.residual", AT(residual)},
+    {"train.ndf", AT(ndf)},     {"train.d_layers", AT(d_layers)}, {"train.crop", AT(crop)},
+    {"train.batch", AT(batch)}, {"train.pool", AT(pool)},         {"train.d_high_pass", AT(d_high_pass)}};
 static const int_key reals[] = {{"train.lr", AT(lr)},
                                 {"train.lr_f", AT(lr_f)},
                                 {"train.w_gan", AT(w_gan)},
@@ -33,7 +33,8 @@ static const int_key reals[] = {{"train.lr", AT(lr)},
                                 {"train.w_brighter", AT(w_brighter)},
                                 {"train.transplant_gain", AT(transplant_gain)},
                                 {"train.ema_decay", AT(ema_decay)},
-                                {"train.streaks_share", AT(streaks_share)}};
+                                {"train.streaks_share", AT(streaks_share)},
+                                {"train.decay_part", AT(decay_part)}};
 enum { N_SIZES = sizeof sizes / sizeof *sizes, N_REALS = sizeof reals / sizeof *reals };
 
 static int *int_at(dr_train_opts *o, size_t off) {

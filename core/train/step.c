@@ -102,7 +102,17 @@ static int fakes_of_b(const work *w, dr_var ret[FAKES_MAX]) {
     return n;
 }
 
+/* Without what survives `halvings` of the picture: brightness and contrast of whole regions differ between the rainy
+ * and the clean pictures for other reasons than rain, and a discriminator that sees them makes G_A darken regions. */
+static dr_var high_pass(dr_graph *g, dr_var x, int halvings) {
+    dr_var low = x;
+    for (int i = 0; i < halvings; i++) low = dr_blur_down(g, low);
+    for (int i = 0; i < halvings; i++) low = dr_blur_up(g, low);
+    return halvings ? dr_add_bcast(g, x, -1.0f, low) : x;
+}
+
 static dr_var judge(work *w, int which, dr_var x, dr_gan_loss mode) {
+    x = high_pass(w->g, x, w->s->obj->d_high_pass);
     return dr_loss_gan(w->g, dr_discriminator_forward(w->g, &w->m->d[which], x), mode);
 }
 
