@@ -86,11 +86,9 @@ static cudnnBackendDescriptor_t take(cv_select *c) {
             if (!c->asked[c->i_list]) {
                 c->asked[c->i_list] = true;
                 dr_error why = {0};
-                if (cg_heuristics(c->target, c->graph, c->i_list ? CUDNN_HEUR_MODE_FALLBACK : CUDNN_HEUR_MODE_A, list,
-                                  &why))
-                    c->why = why;
-                else if (!list->n && why.code && !c->why.code)
-                    c->why = why;
+                dr_status s = cg_heuristics(c->target, c->graph,
+                                            c->i_list ? CUDNN_HEUR_MODE_FALLBACK : CUDNN_HEUR_MODE_A, list, &why);
+                if (s || (!list->n && why.code && !c->why.code)) c->why = why;
             }
             while (c->i < list->n) {
                 cudnnBackendDescriptor_t d = list->d[c->i++];

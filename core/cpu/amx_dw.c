@@ -67,7 +67,7 @@ static void x_row(const plan *p, const float *x, int iw, int shift, bf16 *to) {
     int at = shift - p->c->pad;
     for (int j = 0; j < p->pairs; j++, at += 2, to += 32) {
         __m512 a, b;
-        if (at >= 0 && at + 1 < iw)
+        if (at >= 0 && at < iw - 1)
             a = _mm512_loadu_ps(x + at * 16), b = _mm512_loadu_ps(x + at * 16 + 16);
         else
             a = pixel(x, at, iw), b = pixel(x, at + 1, iw);

@@ -110,7 +110,6 @@ static dr_status open_module(const char *name, const dr_backend_opts *opts, dr_b
 
 dr_status dr_backend_open(const char *name, const dr_backend_opts *opts, dr_backend **ret, const char **ret_note,
                           dr_error *err) {
-    static _Thread_local char note[sizeof err->text];
     if (ret_note) *ret_note = NULL;
     if (!strcmp(name, "cpu")) return open_table(&dr_cpu_ops, opts, ret, err);
     if (!strcmp(name, "cuda")) return open_module(name, opts, ret, err);
@@ -118,6 +117,7 @@ dr_status dr_backend_open(const char *name, const dr_backend_opts *opts, dr_back
         return dr_fail_as(err, DR_INVALID, "unknown_backend", "backend '%s' is none of auto, cpu and cuda", name);
 
     dr_error why = {0};
+    static _Thread_local char note[sizeof why.text];
     if (!open_module("cuda", opts, ret, &why)) return DR_OK;
     snprintf(note, sizeof note, "%s", why.text);
     dr_status s = open_table(&dr_cpu_ops, opts, ret, err);

@@ -412,9 +412,9 @@ static int fused_passes(dr_precision prec, double limit) {
         if (q->then == DR_THEN_BLUR_UP) h *= 2, w *= 2;
         if (q->then == DR_THEN_BLUR_DOWN) h = (h + 1) / 2, w = (w + 1) / 2;
         dr_tensor x = tensor((dr_shape){q->n, q->ic, q->h, q->w}, 1);
-        float *in_stats = array((size_t)(q->n * q->ic * 2), 21), *out_stats[3];
+        float *in_stats = array((size_t)q->n * (size_t)q->ic * 2, 21), *out_stats[3];
         for (int j = 0; j < q->n * q->ic; j++) in_stats[2 * j + 1] = 1 + 0.5f * in_stats[2 * j + 1];
-        for (int t = 0; t < 3; t++) out_stats[t] = array((size_t)(q->n * q->oc * 2), 0);
+        for (int t = 0; t < 3; t++) out_stats[t] = array((size_t)q->n * (size_t)q->oc * 2, 0);
         dr_conv_fuse f = {.in_stats = q->norm ? in_stats : NULL,
                           .in_act = q->relu ? DR_ACT_RELU : DR_ACT_NONE,
                           .in_then = q->then,

@@ -26,7 +26,8 @@ static int n_held;
 static void *hold(size_t bytes) {
     void *p = calloc(1, bytes ? bytes : 1);
     if (!p || n_held == (int)(sizeof held / sizeof *held)) exit(2);
-    return held[n_held++] = p;
+    held[n_held++] = p;
+    return p;
 }
 
 static void note(const char *what, size_t i, double got, double want) {
@@ -182,6 +183,7 @@ static const dr_shape shapes[] = {
     {1, 1, 2, 2},   {2, 16, 5, 7},   {1, 3, 33, 65},   {3, 5, 4, 2},    {2, 32, 65, 67},
     {1, 64, 9, 31}, {1, 3, 130, 97}, {1, 16, 97, 101}, {2, 48, 31, 33}, {1, 16, 2, 3000},
 };
+// NOLINTNEXTLINE(bugprone-macro-parentheses): s is a name to declare
 #define EACH_SHAPE(s) for (const dr_shape *s = shapes; s < shapes + sizeof shapes / sizeof *shapes; s++)
 
 /* ---- elementwise ---- */
@@ -285,7 +287,7 @@ static void nan_case(const void *arg) {
     }
     CALL(clamp, -1, 1, t, y);
     if (!isnan(down(y)[n / 2])) note("NaN through clamp", 0, 0, 0);
-    float *stats = hold((size_t)(s.n * s.c) * 2 * sizeof *stats);
+    float *stats = hold((size_t)s.n * (size_t)s.c * 2 * sizeof *stats);
     CALL(norm_act, 1e-5f, DR_ACT_RELU, t, stats, y);
     if (!isnan(down(y)[n / 2])) note("NaN through norm", 0, 0, 0);
     CALL(fill, 0, y);
@@ -306,7 +308,7 @@ static const dr_act norm_acts[] = {DR_ACT_NONE, DR_ACT_RELU, DR_ACT_LRELU};
 
 static void norm_case(const void *arg) {
     const dr_shape s = *(const dr_shape *)arg;
-    size_t n = dr_shape_count(s), planes = (size_t)(s.n * s.c);
+    size_t n = dr_shape_count(s), planes = (size_t)s.n * (size_t)s.c;
     double *x = noise(n, 1), *dy = noise(n, 1), *want = zeros(n), *stats = zeros(2 * planes), *dx = zeros(n);
     for (size_t i = 0; i < n; i++) x[i] = (double)(float)(x[i] + 0.1 * (double)(i % 7)); /* a mean that is not 0 */
     dr_tensor tx = up(s, x), tdy = up(s, dy), y = empty(s), tdx = empty(s);
@@ -335,7 +337,7 @@ TEST(instance_norm) {
 /* Far from zero and nearly flat; constant; one wild pixel at the start: where E[x^2] - mean^2 fails. */
 static void hard_norm_case(const void *arg) {
     const dr_shape s = *(const dr_shape *)arg;
-    size_t n = dr_shape_count(s), planes = (size_t)(s.n * s.c), m = n / planes;
+    size_t n = dr_shape_count(s), planes = (size_t)s.n * (size_t)s.c, m = n / planes;
     float *tstats = hold(2 * planes * sizeof *tstats);
     double *x = noise(n, 0.5), *want = zeros(n), *stats = zeros(2 * planes);
     for (size_t i = 0; i < n; i++) x[i] = (double)(float)(x[i] + 1000);
@@ -370,7 +372,7 @@ TEST(instance_norm_where_sums_cancel) {
 
 static void fused_case(const void *arg) {
     const dr_shape s = *(const dr_shape *)arg;
-    size_t n = dr_shape_count(s), planes = (size_t)(s.n * s.c);
+    size_t n = dr_shape_count(s), planes = (size_t)s.n * (size_t)s.c;
     dr_tensor x = up(s, noise(n, 3)), t = empty(s), none = {0};
     float *stats = hold(2 * planes * sizeof *stats), *again = hold(2 * planes * sizeof *stats);
     CALL(norm_stats, 1e-5f, x, stats);

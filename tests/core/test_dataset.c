@@ -8,7 +8,7 @@ static dr_status open_one(const char *source, const dr_dataset_opts *o, dr_datas
 }
 
 TEST(folder_is_searched_in_a_stable_order) {
-    fixture f;
+    fixture f = {0};
     CHECK(fixture_init(&f));
     /* made in another order than by name; one folder down, one in capitals, one without an ending */
     CHECK(fixture_picture(&f, "z.png", 40, 30, 3, 1) && fixture_picture(&f, "B.PNG", 33, 20, 4, 2) &&
@@ -35,7 +35,7 @@ TEST(folder_is_searched_in_a_stable_order) {
 }
 
 TEST(list_file_links_and_duplicates) {
-    fixture f;
+    fixture f = {0};
     CHECK(fixture_init(&f));
     CHECK(fixture_mkdir(&f, "p") && fixture_picture(&f, "p/one.png", 32, 32, 3, 1) &&
           fixture_picture(&f, "p/two.png", 32, 32, 3, 2) &&
@@ -62,7 +62,7 @@ TEST(list_file_links_and_duplicates) {
 }
 
 TEST(bad_pictures_are_left_out_and_none_left_is_an_error) {
-    fixture f;
+    fixture f = {0};
     CHECK(fixture_init(&f));
     CHECK(fixture_write(&f, "text.png", "this is text", 12) &&
           fixture_write(&f, "cut.png", "\x89PNG\r\n\x1a\n\0\0", 10));
@@ -86,7 +86,7 @@ TEST(bad_pictures_are_left_out_and_none_left_is_an_error) {
 }
 
 TEST(fingerprint_sees_names_sizes_and_bytes) {
-    fixture f;
+    fixture f = {0};
     CHECK(fixture_init(&f));
     CHECK(fixture_picture(&f, "a.png", 32, 32, 3, 1) && fixture_picture(&f, "b.png", 32, 32, 3, 2));
     char print[5][65];
@@ -107,7 +107,7 @@ TEST(fingerprint_sees_names_sizes_and_bytes) {
 }
 
 TEST(beyond_the_memory_cap_pictures_are_decoded_on_demand) {
-    fixture f;
+    fixture f = {0};
     CHECK(fixture_init(&f));
     char name[16];
     for (int i = 0; i < 4; i++) {
@@ -130,7 +130,7 @@ TEST(beyond_the_memory_cap_pictures_are_decoded_on_demand) {
 }
 
 TEST(every_lack_of_memory_is_survived) {
-    fixture f;
+    fixture f = {0};
     CHECK(fixture_init(&f));
     CHECK(fixture_picture(&f, "a.png", 32, 32, 3, 1) && fixture_picture(&f, "b.png", 32, 32, 3, 2));
     CHECK(fixture_write(&f, "l.txt", "a.png\nb.png\n", 12));

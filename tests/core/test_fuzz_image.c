@@ -53,7 +53,7 @@ static void replay(bytes (*seed)(int i), int n, int (*one)(const uint8_t *, size
         for (int k = 0; k < MUTATIONS; k++) {
             bytes m = bytes_of(b.p, b.n);
             mutate(&r, &m);
-            uint8_t *exact = malloc(m.n);
+            uint8_t *exact = malloc(m.n ? m.n : 1);
             memcpy(exact, m.p, m.n);
             one(exact, m.n);
             fuzz_probe_one(exact, m.n);

@@ -106,7 +106,7 @@ static double larger(double a, double b) {
 static dr_status run_case(dr_model *m, const golden_case *c, deviation *d) {
     size_t n = 3 * (size_t)c->h * (size_t)c->w;
     float *x = malloc(n * sizeof *x), *y = malloc(n * sizeof *y);
-    uint8_t *y8 = malloc(n);
+    uint8_t *y8 = calloc(1, n);
     double p[64], mean = 0, var = 0, rms = 0, sample = 0;
     dr_status s = x && y && y8 ? DR_OK : dr_fail(&err, DR_NOMEM, "no memory for a picture");
     if (!s) {

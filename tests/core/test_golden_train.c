@@ -50,7 +50,7 @@ static double compare_gradients(const fixture *f, dr_nets *nets, double report) 
 
 static void check_run(const char *name, const golden_run *run, const dr_objective *obj, double lr, double lr_f,
                       int d_layers, int residual, double tolerance) {
-    fixture f;
+    fixture f = {0};
     dr_train_metrics m = {0};
     double loss = 0, grad = 0;
     dr_status s = open_fixture(&f, "cpu", DR_PREC_F32, run, obj, lr, lr_f, d_layers, residual);
@@ -96,7 +96,7 @@ TEST(rain_transplant_agrees_with_pytorch) {
 /* The comparison itself must notice an objective that is almost right: identity weighed with 1.01 instead of 1. */
 TEST(a_slightly_wrong_weight_is_seen) {
     const dr_objective obj = {.w_gan = 1, .w_nce = 2, .w_idt = 1.01, .dual = true, .g_gan = DR_GAN_HINGE_REAL};
-    fixture f;
+    fixture f = {0};
     dr_train_metrics m = {0};
     double grad = 0, loss = 0;
     dr_status s = open_fixture(&f, "cpu", DR_PREC_F32, &golden_released, &obj, 1e-4, 1e-3, 3, 0);

@@ -222,7 +222,7 @@ TEST(released_pictures_are_resized_whole) {
 }
 
 TEST(small_pictures_are_mirrored) {
-    fixture f;
+    fixture f = {0};
     CHECK(fixture_init(&f));
     CHECK(fixture_picture(&f, "s.png", 20, 17, 3, 5));
     dr_dataset *d = NULL;

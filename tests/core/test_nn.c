@@ -93,7 +93,7 @@ TEST(shapes_of_a_256_crop) {
 
 /* METHOD.md section 5: grey pictures, scores near 0, raw NCE near ln 256. */
 TEST(initial_losses) {
-    fixture f;
+    fixture f = {0};
     CHECK(start(&f, DR_MODE_TRAIN));
     dr_generator gen;
     dr_discriminator d;
@@ -135,7 +135,7 @@ TEST(initial_losses) {
 /* A fresh residual generator changes nothing. */
 TEST(residual_starts_from_the_picture) {
     for (int residual = 1; residual <= 3; residual += 2) {
-        fixture f;
+        fixture f = {0};
         CHECK(start(&f, DR_MODE_TRAIN));
         dr_generator gen;
         CHECK(!dr_generator_init(&gen, (dr_generator_config){16, 1, residual}, f.be, false, &f.err));
@@ -156,7 +156,7 @@ TEST(eval_equals_train) {
     static float out[2][3 * H * W];
     size_t used[2];
     for (int mode = 0; mode < 2; mode++) {
-        fixture f;
+        fixture f = {0};
         CHECK(start(&f, mode ? DR_MODE_EVAL : DR_MODE_TRAIN));
         dr_generator gen;
         CHECK(!dr_generator_init(&gen, (dr_generator_config){16, 6, 0}, f.be, false, &f.err));

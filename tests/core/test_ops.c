@@ -182,7 +182,7 @@ static void check_case(fixture *f, const op_case *c, dr_rng *r, dr_error *err) {
     for (int p = 0; p < f->ps.n; p++) { /* parameters: weights, then bias */
         size_t k = dr_param_count(&f->ps.p[p]);
         CHECK(k <= MOST);
-        value = at(f, c, x, other, &dot, dir, err);
+        CHECK(isfinite(at(f, c, x, other, &dot, dir, err)));
         CHECK(!dr_be_download_raw(f->be, f->ps.p[p].grad, moved, k * sizeof(float), err));
         CHECK(!dr_params_download(&f->ps, p, w, err));
         fill(r, wdir, k, 1);

@@ -19,10 +19,10 @@ TEST(aligned_and_apart) {
     char *at[200];
     for (int i = 0; i < 200; i++) {
         void *v;
-        CHECK(!dr_pool_raw(&p, (size_t)(1 + 37 * i), &v, NULL));
+        CHECK(!dr_pool_raw(&p, 1 + 37 * (size_t)i, &v, NULL));
         CHECK((uintptr_t)v % 64 == 0);
         at[i] = v;
-        memset(v, i, (size_t)(1 + 37 * i));
+        memset(v, i, 1 + 37 * (size_t)i);
     }
     for (int i = 0; i < 200; i++)
         for (int j = 0; j < 1 + 37 * i; j++) CHECK(at[i][j] == (char)i);

@@ -12,7 +12,7 @@ static void fill(float *x, int n, float r, float g, float b) {
 }
 
 TEST(training_sheet_shows_all_six_columns) {
-    fixture f;
+    fixture f = {0};
     CHECK(fixture_init(&f));
     static float a[N * FLOATS], b[N * FLOATS], c[N * FLOATS];
     fill(a, N, 1, -1, 0);
@@ -39,7 +39,7 @@ TEST(training_sheet_shows_all_six_columns) {
 }
 
 TEST(errors) {
-    fixture f;
+    fixture f = {0};
     CHECK(fixture_init(&f));
     static float a[FLOATS];
     CHECK(dr_sheet_training(0, H, W, a, a, a, a, fixture_path(&f, "s.png"), NULL) == DR_INVALID);

@@ -98,7 +98,7 @@ TEST(drawn_streaks_lie_along_their_direction) {
 }
 
 TEST(layers_from_files_are_brought_to_strength) {
-    fixture f;
+    fixture f = {0};
     CHECK(fixture_init(&f));
     /* a faint layer: lines of 14 levels on black */
     dr_image img = {0};

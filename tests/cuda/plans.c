@@ -21,10 +21,12 @@ TEST(plans_without_a_device) {
 
 /* No leak check: cuBLASLt, which an engine asks for, loses memory where there is no device, and a library that cuDNN
  * unloads leaves its C++ runtime's pool behind. Bad accesses are still found. */
+// NOLINTBEGIN(bugprone-reserved-identifier): the sanitizer's own name
 const char *__asan_default_options(void);
 __attribute__((visibility("default"))) const char *__asan_default_options(void) {
     return "detect_leaks=0";
 }
+// NOLINTEND(bugprone-reserved-identifier)
 
 static const int archs[] = {80, 86, 89, 90, 100, 120};
 enum { N_ARCHS = sizeof archs / sizeof *archs };

@@ -57,8 +57,7 @@ TEST(refused) {
     static const char *const bad[] = {
         "",
         "v1",
-        "v2"
-        "\t1\tx\t90\t1\tdata\tf32\t1\t8\t1\t1\t8\t1\t0\t1\t-",     /* another version */
+        "v2\t1\tx\t90\t1\tdata\tf32\t1\t8\t1\t1\t8\t1\t0\t1\t-",   /* another version */
         "v1\t1\tx\t90\t1\tdata\tf32\t1\t8\t1\t1\t8\t1\t0\t1",      /* a field short */
         "v1\t1\tx\t90\t1\tdata\tf32\t1\t8\t1\t1\t8\t1\t0\t1\t-\t", /* one too many */
         "v1\t1\t\t90\t1\tdata\tf32\t1\t8\t1\t1\t8\t1\t0\t1\t-",    /* no name */
@@ -79,9 +78,10 @@ TEST(refused) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECK_MSG(!cv_cache_parse_line(bad[i], strlen(bad[i]), &l), "'%s'", bad[i]);
     char many[CV_CACHE_MAX_LINE] = "v1\t1\tx\t90\t1\tdata\tf32\t1\t8\t1\t1\t8\t1\t0\t1\t1:1";
-    for (int i = 1; i < CV_MAX_KNOBS; i++) strcat(many, ",1:1");
+    size_t end = strlen(many);
+    for (int i = 1; i < CV_MAX_KNOBS; i++) end += (size_t)snprintf(many + end, sizeof many - end, ",1:1");
     CHECK(cv_cache_parse_line(many, strlen(many), &l) && l.plan.n_knobs == CV_MAX_KNOBS);
-    strcat(many, ",1:1");
+    snprintf(many + end, sizeof many - end, ",1:1");
     CHECK(!cv_cache_parse_line(many, strlen(many), &l));
     char out[CV_CACHE_MAX_LINE];
     CHECK(cv_cache_parse_line(LINE, strlen(LINE), &l));

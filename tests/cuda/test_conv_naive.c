@@ -25,7 +25,7 @@ static data make(cv_shape s) {
     d.nx = (size_t)(s.n * s.h * s.w * s.i), d.nw = (size_t)(s.o * s.k * s.k * s.i),
     d.ny = (size_t)(s.n * d.oh * d.ow * s.o);
     d.x = calloc(d.nx, 4), d.w = calloc(d.nw, 4), d.y = calloc(d.ny, 4);
-    d.out = malloc(4 * (d.nx + d.nw + d.ny));
+    d.out = calloc(4, d.nx + d.nw + d.ny);
     unsigned r = 7;
     for (size_t i = 0; i < d.nx; i++) d.x[i] = noise(&r);
     for (size_t i = 0; i < d.nw; i++) d.w[i] = noise(&r);
@@ -108,7 +108,7 @@ static float back(uint16_t v) {
 TEST(bf16_rounds_once) {
     for (int kind = CV_FORWARD; kind <= CV_BACKWARD_WEIGHTS; kind++) {
         data d = make(shapes[0]);
-        uint16_t *half = malloc(2 * (d.nx + d.nw + d.ny)), *out = malloc(2 * (d.nx + d.nw + d.ny));
+        uint16_t *half = malloc(2 * (d.nx + d.nw + d.ny)), *out = calloc(2, d.nx + d.nw + d.ny);
         uint16_t *x = half, *w = half + d.nx, *y = w + d.nw;
         for (size_t i = 0; i < d.nx; i++) d.x[i] = back(x[i] = top_half(d.x[i]));
         for (size_t i = 0; i < d.nw; i++) d.w[i] = back(w[i] = top_half(d.w[i]));

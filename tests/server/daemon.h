@@ -205,7 +205,8 @@ static inline const char *header_of(const answer *a, const char *name) {
 }
 
 /* One request on a connection of its own. headers: further lines, each with \r\n. body may be NULL for none. */
-static inline answer ask(int port, const char *method, const char *path, const char *headers, const void *body, size_t len) {
+static inline answer ask(int port, const char *method, const char *path, const char *headers, const void *body,
+                         size_t len) {
     char head[4096];
     answer a = {0};
     int fd = dial(port);

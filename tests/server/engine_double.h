@@ -65,7 +65,7 @@ dr_status dr_derain(dr_model *m, const void *data, size_t len, const dr_run_opts
     long left = ms ? strtol(ms, NULL, 10) : 0, all = left;
     dr_run_stats st = {.decode_ms = 1, .infer_ms = (double)left, .encode_ms = 1};
     (void)m;
-    dr_status s = dr_probe(data, len, len, opts->limits, &st.input, err);
+    dr_status s = dr_probe(data, len, len, opts ? opts->limits : NULL, &st.input, err);
     if (s) return s;
     if (memmem(data, len, "fail-me", 7))
         return dr_fail_as(err, DR_CORRUPT, "image_corrupt", "the double was asked to fail");

@@ -41,7 +41,7 @@ static pid_t start(const fixture *f, rlim_t file_max, const char *const *args) {
     argv[argc++] = strdup(fixture_path(f, "r"));
     argv[argc++] = strdup("--clean");
     argv[argc++] = strdup(fixture_path(f, "c"));
-    for (int i = 0; args[i] && i < ARGS_MAX; i++) argv[argc++] = strdup(args[i]);
+    for (int i = 0; i < ARGS_MAX && args[i]; i++) argv[argc++] = strdup(args[i]);
     argv[argc] = NULL;
     if (!freopen(fixture_path(f, "said"), "w", stdout) || dup2(fileno(stdout), STDERR_FILENO) < 0) _exit(99);
     if (file_max) {
@@ -103,7 +103,7 @@ static int64_t csv_row(const fixture *f, const char *name, int row, char ret_res
 }
 
 TEST(stopped_and_resumed_gives_the_same_files_as_unbroken) {
-    fixture f;
+    fixture f = {0};
     CHECK(pictures(&f));
     char a[300], b[300], ckpt[340];
     snprintf(a, sizeof a, "%s", fixture_path(&f, "a"));
@@ -149,7 +149,7 @@ TEST(stopped_and_resumed_gives_the_same_files_as_unbroken) {
 }
 
 TEST(a_signal_ends_it_with_a_checkpoint) {
-    fixture f;
+    fixture f = {0};
     CHECK(pictures(&f));
     const char *const args[] = {SMALL, "--steps", "1000000", "--log-every", "1", "--out", strdup(fixture_path(&f, "o")),
                                 NULL};
@@ -169,7 +169,7 @@ TEST(a_signal_ends_it_with_a_checkpoint) {
 }
 
 TEST(evaluation_chooses_the_best) {
-    fixture f;
+    fixture f = {0};
     CHECK(pictures(&f));
     char out[300], rainy[300], clean[300], ckpt[340], rest[1024];
     snprintf(out, sizeof out, "%s", fixture_path(&f, "o"));
@@ -193,7 +193,7 @@ TEST(evaluation_chooses_the_best) {
 }
 
 TEST(a_full_disk_keeps_the_last_good_files) {
-    fixture f;
+    fixture f = {0};
     CHECK(pictures(&f));
     char out[300], ckpt[340];
     snprintf(out, sizeof out, "%s", fixture_path(&f, "o"));
@@ -214,7 +214,7 @@ TEST(a_full_disk_keeps_the_last_good_files) {
 }
 
 TEST(preview_is_a_sheet_of_samples) {
-    fixture f;
+    fixture f = {0};
     CHECK(pictures(&f));
     char png[300];
     snprintf(png, sizeof png, "%s", fixture_path(&f, "p.png"));
@@ -232,7 +232,7 @@ TEST(preview_is_a_sheet_of_samples) {
 }
 
 TEST(bad_options_and_files) {
-    fixture f;
+    fixture f = {0};
     CHECK(pictures(&f));
     char out[300], file[300], none[300];
     snprintf(out, sizeof out, "%s", fixture_path(&f, "o"));

@@ -472,8 +472,8 @@ TEST(waiting_is_bounded_and_a_cancel_is_quick) {
     a = ask(d.port, "POST", path, NULL, "{\"reason\":\"no longer wanted\"}", 29);
     CHECK_MSG((a.status == 202 || a.status == 200) && has(&a, "\"cancelled\":true"), "%d %s", a.status, a.body);
     answer_done(&a);
-    path[strlen(path) - 7] = 0;
-    strcat(path, "?wait=3");
+    size_t end = strlen(path) - 7;
+    snprintf(path + end, sizeof path - end, "?wait=3");
     a = get(d.port, path);
     CHECK(has(&a, "\"state\":\"cancelled\"") && (double)(dr_clock_ns() - t0) / 1e9 < 2);
     answer_done(&a);
