@@ -84,6 +84,9 @@ DR_MUSTUSE dr_status dr_model_describe(const char *path, dr_model_info *ret, dr_
 DR_MUSTUSE dr_status dr_model_open(dr_engine *e, const char *path, dr_model **ret, dr_error *err);
 void dr_model_close(dr_model *m);
 const dr_model_info *dr_model_get_info(const dr_model *m);
+/* `between` is asked between the layers of every run of this model, so that work of its kind (an evaluation) can let
+ * more urgent runs pass; false breaks the run off (CANCELLED). NULL = not asked. */
+void dr_model_set_yield(dr_model *m, bool (*between)(void *arg), void *arg);
 
 /* Most bytes that a run of a w x h picture takes on top of the resident model (activations, scratch, pixels). */
 uint64_t dr_model_run_bytes(const dr_model *m, int width, int height);

@@ -58,6 +58,10 @@ typedef struct dr_train_metrics {
     double value[DR_TRAIN_LOSSES_MAX];
 } dr_train_metrics;
 DR_MUSTUSE dr_status dr_trainer_step(dr_trainer *t, dr_train_metrics *ret, dr_error *err);
+/* `between` is asked between the ops of every step and sheet: while it does not return, nothing of this training runs,
+ * and the result does not depend on it. False breaks the step off (CANCELLED); such a trainer can only be closed. NULL =
+ * not asked. */
+void dr_trainer_set_yield(dr_trainer *t, bool (*between)(void *arg), void *arg);
 bool dr_trainer_finished(const dr_trainer *t);
 int64_t dr_trainer_at(const dr_trainer *t); /* steps done */
 

@@ -7,6 +7,7 @@
 #include "db/jobs.h"
 #include "server/auth.h"
 #include "server/config.h"
+#include "server/gate.h"
 #include "server/queue.h"
 #include "server/spool.h"
 #include "server/telemetry.h"
@@ -32,6 +33,7 @@ typedef struct srv_app {
     srv_spool *spool;
     srv_watch *watch;
     srv_queue *queue;
+    srv_gate *gate; /* between workers and the training */
     srv_auth *auth;
     struct srv_http *http;
     srv_model model;

@@ -144,6 +144,7 @@ static dr_status start(daemon_parts *d, const srv_config *cfg, dr_error *err) {
     if (!s) s = srv_spool_open(cfg->data, &app->spool, err);
     if (!s) s = srv_janitor_sweep(app, err);
     if (!s) s = srv_queue_open((int)cfg->workers, &app->queue, err);
+    if (!s) s = srv_gate_open(&app->tele.yield, &app->tele.counter[SRV_TRAIN_PREEMPTIONS], &app->gate, err);
     if (!s) s = srv_watch_open(&watch, &app->watch, err);
     if (!s) s = srv_workers_start(app, &d->workers, err);
     if (!s) s = register_model(app, err);
@@ -188,6 +189,7 @@ static void stop(daemon_parts *d) {
     srv_spool_close(app->spool); /* its call-backs write to the store */
     db_close(app->db);
     srv_queue_close(app->queue);
+    srv_gate_close(app->gate);
     srv_auth_close(app->auth);
     srv_model_done(&app->model);
 }

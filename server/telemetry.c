@@ -3,8 +3,8 @@
 #include "core/base/clock.h"
 #include <stdio.h>
 
-static const double bound[SRV_HIST_BUCKETS] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
-                                               0.25,  0.5,    1,     2.5,  5,     15,   60};
+static const double bound[SRV_HIST_BUCKETS] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15,
+                                               0.25,  0.4,    0.5,   1,    2.5,   5,    15,  60};
 
 static const struct {
     const char *name, *help;
@@ -24,6 +24,8 @@ static const struct {
     [SRV_BODIES_SLOW] = {"derain_bodies_slow_total", "uploads cut off because they were too slow"},
     [SRV_BYTES_IN] = {"derain_http_bytes_in_total", "body bytes received"},
     [SRV_BYTES_OUT] = {"derain_http_bytes_out_total", "body bytes answered"},
+    [SRV_TRAIN_PREEMPTIONS] = {"derain_training_preemptions_total", "times that a training stood still for a picture"},
+    [SRV_TRAIN_STEPS] = {"derain_training_steps_total", "optimisation steps made"},
 };
 
 void srv_hist_add(srv_hist *h, double seconds) {
@@ -89,6 +91,8 @@ void srv_tele_write(srv_tele *t, dr_buf *out) {
     write_hist(out, "derain_job_decode_seconds", "time of decoding", &t->decode);
     write_hist(out, "derain_job_infer_seconds", "time of the network", &t->infer);
     write_hist(out, "derain_job_encode_seconds", "time of encoding", &t->encode);
+    write_hist(out, "derain_training_yield_seconds",
+               "what a derain job waited for the training's op at hand, where it found one", &t->yield);
     srv_tele_gauge(out, "derain_http_requests_active", "requests being worked on",
                    (double)atomic_load(&t->requests_active));
     srv_tele_gauge(out, "derain_http_connections", "open connections", (double)atomic_load(&t->connections));

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SRV_HIST_BUCKETS 14
+#define SRV_HIST_BUCKETS 16
 
 typedef struct srv_hist { /* seconds */
     _Atomic uint64_t bucket[SRV_HIST_BUCKETS + 1], count, sum_us;
@@ -30,6 +30,8 @@ enum {
     SRV_BODIES_SLOW,
     SRV_BYTES_IN,
     SRV_BYTES_OUT,
+    SRV_TRAIN_PREEMPTIONS,
+    SRV_TRAIN_STEPS,
     SRV_N_COUNTERS
 };
 
@@ -38,6 +40,7 @@ typedef struct srv_tele {
     _Atomic uint64_t counter[SRV_N_COUNTERS];
     _Atomic uint64_t status[6][64]; /* answers: [hundreds][rest], 64 = all that we send */
     srv_hist request, queue, decode, infer, encode;
+    srv_hist yield; /* what derain jobs waited for the training to stand still */
     _Atomic int64_t requests_active, connections;
 } srv_tele;
 

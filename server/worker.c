@@ -85,7 +85,9 @@ static void derain(worker *w, const db_job *job, srv_running *slot, outcome *o) 
                         .limits = &app->limits,
                         .cancel = &slot->cancel,
                         .progress = &slot->progress};
+    srv_gate_enter(app->gate);
     o->status = dr_derain(w->model, in, in_len, &opts, &out, &o->bytes, &o->stats, &o->err);
+    srv_gate_leave(app->gate);
     dr_free(in);
     if (o->status) return;
     dr_sha256_hex(out, o->bytes, o->sha);

@@ -32,6 +32,7 @@ static dr_status step_add(dr_graph *g, dr_node *n, dr_error *err) {
 }
 
 static dr_status step(dr_graph *g, dr_node *n, dr_error *err) {
+    if (g->between && !g->between(g->between_arg)) return dr_fail(err, DR_CANCELLED, "broken off");
     if (n->op == &dr_op_add) return step_add(g, n, err);
     dr_exec x = {g->be, g->pool, g->nodes};
     dr_tensor dx[DR_OP_MAX_IN] = {{{0}, NULL}, {{0}, NULL}};

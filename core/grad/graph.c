@@ -85,6 +85,7 @@ void dr_graph_give(dr_graph *g, dr_tensor t) {
 /* ---- recording ---- */
 
 static dr_status compute(dr_graph *g, dr_node *n, dr_error *err) {
+    if (g->between && !g->between(g->between_arg)) return dr_fail(err, DR_CANCELLED, "broken off");
     dr_exec x = {g->be, g->pool, g->nodes};
     dr_status s = n->op->forward(&x, n, err);
     return s ? dr_wrap(err, s, "%s", n->op->name) : DR_OK;

@@ -24,6 +24,10 @@ typedef struct dr_graph {
     int n, cap;
     struct dr_spare *spares; /* tensors that can be used again */
     int n_spares, cap_spares;
+    /* Asked before each op is computed, forward and backward: false breaks off (CANCELLED). NULL = not asked. Where
+     * training lets other work pass; it touches no tensor, so the bits are the same with and without it. */
+    bool (*between)(void *arg);
+    void *between_arg;
     dr_error err;
 } dr_graph;
 

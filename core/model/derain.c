@@ -105,6 +105,10 @@ void dr_model_close(dr_model *m) {
     dr_free(m);
 }
 
+void dr_model_set_yield(dr_model *m, bool (*between)(void *arg), void *arg) {
+    m->between = between;
+    m->between_arg = arg;
+}
 const dr_model_info *dr_model_get_info(const dr_model *m) {
     return &m->info;
 }
@@ -160,12 +164,15 @@ uint64_t dr_model_run_bytes(const dr_model *m, int width, int height) {
 /* ---- running ---------------------------------------------------------------------------------------------------- */
 
 dr_status dr_model_run_planes(dr_model *m, float *planes, int pw, int ph, const dr_plan_watch *watch, dr_error *err) {
-    dr_plan *p;
+    dr_plan *p = NULL;
     dr_backend *be = m->e->be;
     dr_status s = plan_for(m, pw, ph, &p, err);
     if (!s) s = engine_block(m->e, dr_plan_bytes(p), err);
     if (!s) s = dr_be_upload(be, planes, dr_plan_input(p, m->e->block), err);
-    if (!s) s = dr_plan_run(p, m->e->block, watch, err);
+    dr_plan_watch w = watch ? *watch : (dr_plan_watch){0};
+    w.between = m->between;
+    w.between_arg = m->between_arg;
+    if (!s) s = dr_plan_run(p, m->e->block, &w, err);
     if (!s) s = dr_be_download(be, dr_plan_output(p, m->e->block), planes, err);
     return s;
 }

@@ -31,6 +31,8 @@ struct dr_model {
         uint64_t used;
     } plans[DR_PLANS_MAX];
     uint64_t clock;
+    bool (*between)(void *arg); /* dr_model_set_yield */
+    void *between_arg;
 };
 
 /* Sides of the planes that a picture is padded to. */

@@ -224,6 +224,8 @@ dr_status dr_plan_run(dr_plan *p, void *block, const dr_plan_watch *watch, dr_er
     for (int i = 0; i < p->n_steps && !st; i++) {
         if (watch && watch->cancel && atomic_load_explicit(watch->cancel, memory_order_relaxed))
             st = dr_fail(err, DR_CANCELLED, "cancelled");
+        if (!st && watch && watch->between && !watch->between(watch->between_arg))
+            st = dr_fail(err, DR_CANCELLED, "broken off");
         if (!st) st = run_step(p, &p->steps[i], p->extra[i].slot, block, err);
         done += p->extra[i].cost;
         if (!st && watch && watch->progress)

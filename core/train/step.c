@@ -255,10 +255,15 @@ static dr_status optimise(work *w, const terms *t, const dr_net *nets, int n, dr
     return s;
 }
 
+static dr_status adam_one(work *w, dr_net net, const dr_adam_desc *d, dr_error *err) {
+    if (w->g->between && !w->g->between(w->g->between_arg)) return dr_fail(err, DR_CANCELLED, "broken off");
+    return dr_nets_adam(w->m, net, d, err);
+}
+
 static dr_status adam(work *w, dr_net first, double lr, double beta1, dr_error *err) {
     dr_adam_desc d = {(float)lr, (float)beta1, 0.999f, 1e-8f, w->step + 1};
-    dr_status s = dr_nets_adam(w->m, first, &d, err);
-    return s ? s : dr_nets_adam(w->m, first + 1, &d, err);
+    dr_status s = adam_one(w, first, &d, err);
+    return s ? s : adam_one(w, first + 1, &d, err);
 }
 
 /* The average of young weights forgets faster: decay at most (1+t)/(10+t) after t steps. */
@@ -295,7 +300,7 @@ dr_status dr_step_run(dr_step *s, int64_t step, double factor, int n, int crop, 
         if (!st && (s->obj->w_nce > 0 || s->obj->w_nce_extra > 0)) st = adam(&w, DR_NET_F1, s->lr_f * factor, 0.9, err);
     } else {
         dr_adam_desc one = {(float)(s->lr * factor), 0.5f, 0.999f, 1e-8f, step + 1};
-        st = dr_nets_adam(w.m, DR_NET_G_A, &one, err);
+        st = adam_one(&w, DR_NET_G_A, &one, err);
     }
     if (!st && s->nets->ema)
         st = dr_be_ema(w.g->be, ema_decay(s, step), s->nets->g[0].params.floats, s->nets->g[0].params.value,

@@ -28,6 +28,7 @@ struct dr_trainer {
     /* the last pictures of the stream, for the sheet */
     float *rainy, *clean;
     int kept;
+    bool broken; /* a step was broken off half-way */
 };
 
 static dr_status open_nets(dr_trainer *t, dr_error *err) {
@@ -157,6 +158,7 @@ static void keep_for_sheet(dr_trainer *t, const dr_batch *b) {
 }
 
 dr_status dr_trainer_step(dr_trainer *t, dr_train_metrics *ret, dr_error *err) {
+    if (t->broken) return dr_fail(err, DR_CONFLICT, "a step was broken off: nothing goes on from here");
     if (dr_trainer_finished(t)) return dr_fail(err, DR_CONFLICT, "the training is finished");
     int64_t start = dr_clock_ns();
     dr_batch b;
@@ -165,12 +167,20 @@ dr_status dr_trainer_step(dr_trainer *t, dr_train_metrics *ret, dr_error *err) {
     if (s) return s;
     m.lr_factor = dr_schedule(t->info.step, t->o.steps, t->obj.decay_part);
     s = dr_step_run(&t->step, t->info.step, m.lr_factor, b.n, b.crop, b.rainy, b.clean, &m, err);
-    if (s) return s;
+    if (s) {
+        t->broken = true;
+        return s;
+    }
     keep_for_sheet(t, &b);
     m.step = ++t->info.step;
     m.seconds = (double)(dr_clock_ns() - start) * 1e-9;
     *ret = m;
     return DR_OK;
+}
+
+void dr_trainer_set_yield(dr_trainer *t, bool (*between)(void *arg), void *arg) {
+    t->step.graph.between = between;
+    t->step.graph.between_arg = arg;
 }
 
 bool dr_trainer_finished(const dr_trainer *t) {
@@ -183,7 +193,15 @@ const char *dr_trainer_describe(const dr_trainer *t) {
     return t->describe;
 }
 
+/* Half a step is in the weights: no file may be made of them. */
+static dr_status whole(const dr_trainer *t, dr_error *err) {
+    return t->broken ? dr_fail(err, DR_CONFLICT, "a step was broken off: these weights are no state of a training")
+                     : DR_OK;
+}
+
 dr_status dr_trainer_save(dr_trainer *t, const char *path, dr_error *err) {
+    dr_status s = whole(t, err);
+    if (s) return s;
     return dr_state_save(&t->nets, &t->pool_a, &t->pool_b, &t->o, &t->info, path, err);
 }
 
@@ -191,10 +209,14 @@ dr_status dr_trainer_export(dr_trainer *t, const char *path, const char *dtype, 
     dr_st_dtype d;
     if (!dr_st_dtype_parse(dtype, &d) || !dr_st_dtype_is_float(d))
         return dr_fail(err, DR_INVALID, "dtype '%s': it must be F32, F16 or BF16", dtype);
+    dr_status s = whole(t, err);
+    if (s) return s;
     return dr_state_export(&t->nets, &t->o, t->info.step, d, path, err);
 }
 
 dr_status dr_trainer_export_all(dr_trainer *t, const char *path, dr_error *err) {
+    dr_status s = whole(t, err);
+    if (s) return s;
     return dr_state_export_all(&t->nets, &t->o, t->info.step, path, err);
 }
 
@@ -204,6 +226,8 @@ static dr_status through(dr_trainer *t, int n, const float *x, float *y, dr_erro
     dr_pool pool;
     dr_pool_init(&pool, t->be, (size_t)16 << 20);
     dr_graph_init(&g, t->be, &pool, DR_MODE_EVAL);
+    g.between = t->step.graph.between;
+    g.between_arg = t->step.graph.between_arg;
     dr_shape shape = {n, 3, t->o.crop, t->o.crop};
     dr_tensor in;
     dr_nets_use_ema(&t->nets, true);

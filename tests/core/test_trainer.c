@@ -122,6 +122,47 @@ TEST(resumed_equals_unbroken_to_the_bit) {
     fixture_done(&fx);
 }
 
+typedef struct pauses {
+    int asked, stop_at;
+} pauses;
+
+/* Every so often another piece of work on the same kernels passes in between. */
+static bool pause_at_times(void *arg) {
+    pauses *p = arg;
+    if (++p->asked % 37 == 0) {
+        static volatile double sink;
+        for (int i = 0; i < 200000; i++) sink = sink + i;
+    }
+    return p->asked != p->stop_at;
+}
+
+TEST(yielding_between_ops_changes_no_bit) {
+    CHECK(make_pictures());
+    dr_train_opts o = small("released");
+    dr_train_metrics m;
+    dr_error e = {0};
+    char a[600], b[600];
+    snprintf(a, sizeof a, "%s", fixture_path(&fx, "a.safetensors"));
+    snprintf(b, sizeof b, "%s", fixture_path(&fx, "b.safetensors"));
+    CHECK_MSG(!run(&o, 2, a, &m, &e), "%s", e.text);
+    dr_trainer *t;
+    pauses p = {0};
+    CHECK(!dr_trainer_open(&o, &t, &e));
+    dr_trainer_set_yield(t, pause_at_times, &p);
+    while (dr_trainer_at(t) < 2) CHECK_MSG(!dr_trainer_step(t, &m, &e), "%s", e.text);
+    CHECK_MSG(p.asked > 300, "asked %d times", p.asked); /* forward, backward and optimizer of two steps */
+    CHECK(!dr_trainer_save(t, b, &e));
+    CHECK(same_file(a, b));
+    /* broken off: half a step gets into no file */
+    p.stop_at = p.asked + 150;
+    CHECK(dr_trainer_step(t, &m, &e) == DR_CANCELLED);
+    CHECK(dr_trainer_save(t, b, NULL) == DR_CONFLICT && dr_trainer_export(t, b, "F16", NULL) == DR_CONFLICT);
+    CHECK(dr_trainer_export_all(t, b, NULL) == DR_CONFLICT && dr_trainer_step(t, &m, NULL) == DR_CONFLICT);
+    CHECK(same_file(a, b));
+    dr_trainer_close(t);
+    fixture_done(&fx);
+}
+
 TEST(every_term_is_named) {
     CHECK(make_pictures());
     dr_train_opts o = small("released");

@@ -1,0 +1,129 @@
+/* gate.c - see gate.h. One mutex, a leaf. While nobody wants to compute but the training, pass is one atomic load. */
+#include "server/gate.h"
+#include "core/base/alloc.h"
+#include "core/base/clock.h"
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#define MS INT64_C(1000000)
+
+struct srv_gate {
+    srv_hist *waits;
+    _Atomic uint64_t *preemptions;
+    _Atomic int wanted; /* waiting + active, to be read without the mutex */
+    atomic_bool hurry;
+    pthread_mutex_t mu;
+    pthread_cond_t cond;
+    bool computing;      /* the training is in an op */
+    int waiting, active; /* tickets */
+    int64_t turn_end_ns; /* the training may go on beside tickets until then */
+};
+
+dr_status srv_gate_open(srv_hist *waits, _Atomic uint64_t *preemptions, srv_gate **ret, dr_error *err) {
+    srv_gate *g = dr_calloc(1, sizeof *g);
+    pthread_condattr_t attr;
+    if (!g) return dr_fail(err, DR_NOMEM, "out of memory");
+    g->waits = waits;
+    g->preemptions = preemptions;
+    pthread_mutex_init(&g->mu, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&g->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    *ret = g;
+    return DR_OK;
+}
+
+void srv_gate_close(srv_gate *g) {
+    if (!g) return;
+    pthread_cond_destroy(&g->cond);
+    pthread_mutex_destroy(&g->mu);
+    dr_free(g);
+}
+
+/* --- tickets --- */
+
+void srv_gate_enter(srv_gate *g) {
+    if (!g) return;
+    int64_t start = dr_clock_ns();
+    atomic_fetch_add(&g->wanted, 1);
+    pthread_mutex_lock(&g->mu);
+    bool waited = g->computing;
+    g->waiting++;
+    while (g->computing) pthread_cond_wait(&g->cond, &g->mu);
+    g->waiting--;
+    g->active++;
+    if (!g->waiting) pthread_cond_broadcast(&g->cond); /* a turn goes on when all have passed */
+    pthread_mutex_unlock(&g->mu);
+    if (waited) srv_hist_add(g->waits, (double)(dr_clock_ns() - start) / 1e9);
+}
+
+void srv_gate_leave(srv_gate *g) {
+    if (!g) return;
+    pthread_mutex_lock(&g->mu);
+    g->active--;
+    pthread_cond_broadcast(&g->cond);
+    pthread_mutex_unlock(&g->mu);
+    atomic_fetch_sub(&g->wanted, 1);
+}
+
+/* --- the training --- */
+
+/* Under the mutex, not computing: until it may compute. */
+static void wait_turn(srv_gate *g) {
+    int64_t end = dr_clock_ns() + SRV_GATE_PARKED_MS * MS;
+    bool late = false;
+    for (;;) {
+        if (atomic_load(&g->hurry)) return;
+        if (!g->waiting) { /* else they pass first: at most as many as there are workers */
+            if (!g->active || dr_clock_ns() < g->turn_end_ns) return;
+            if (late || dr_clock_ns() >= end) {
+                g->turn_end_ns = dr_clock_ns() + SRV_GATE_TURN_MS * MS;
+                return;
+            }
+        }
+        if (late) {
+            pthread_cond_wait(&g->cond, &g->mu);
+        } else {
+            struct timespec ts = {.tv_sec = end / 1000000000, .tv_nsec = end % 1000000000};
+            late = pthread_cond_timedwait(&g->cond, &g->mu, &ts) == ETIMEDOUT;
+        }
+    }
+}
+
+void srv_gate_begin(srv_gate *g) {
+    pthread_mutex_lock(&g->mu);
+    wait_turn(g);
+    g->computing = true;
+    pthread_mutex_unlock(&g->mu);
+}
+
+void srv_gate_end(srv_gate *g) {
+    pthread_mutex_lock(&g->mu);
+    g->computing = false;
+    pthread_cond_broadcast(&g->cond);
+    pthread_mutex_unlock(&g->mu);
+}
+
+void srv_gate_pass(srv_gate *g) {
+    if (!atomic_load(&g->wanted)) return;
+    pthread_mutex_lock(&g->mu);
+    if (g->waiting || (g->active && dr_clock_ns() >= g->turn_end_ns)) {
+        atomic_fetch_add_explicit(g->preemptions, 1, memory_order_relaxed);
+        g->computing = false;
+        pthread_cond_broadcast(&g->cond);
+        wait_turn(g);
+        g->computing = true;
+    }
+    pthread_mutex_unlock(&g->mu);
+}
+
+void srv_gate_hurry(srv_gate *g, bool on) {
+    if (!g) return;
+    atomic_store(&g->hurry, on);
+    pthread_mutex_lock(&g->mu);
+    pthread_cond_broadcast(&g->cond);
+    pthread_mutex_unlock(&g->mu);
+}

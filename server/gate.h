@@ -1,0 +1,34 @@
+/* gate.h - who computes: derain requests first, the training in what they leave.
+ *
+ * A worker holds a ticket while its network runs. The training asks the gate between any two of its ops
+ * (core/trainer.h, dr_trainer_set_yield): with a ticket waiting or held it stands still, with all its state in place,
+ * so that a request waits for the op at hand and for no more. It cannot starve either: after SRV_GATE_PARKED_MS of
+ * standing still it takes a turn of SRV_GATE_TURN_MS beside the tickets, which costs them at most that share. Tickets
+ * pass in a turn as well. */
+#ifndef SRV_GATE_H
+#define SRV_GATE_H
+
+#include "core/base/status.h"
+#include "server/telemetry.h"
+#include <stdbool.h>
+
+typedef struct srv_gate srv_gate;
+
+enum { SRV_GATE_PARKED_MS = 1000, SRV_GATE_TURN_MS = 100 };
+
+/* waits receives what each ticket waited for the training, preemptions how often that had to stop; both are borrowed.
+ */
+DR_MUSTUSE dr_status srv_gate_open(srv_hist *waits, _Atomic uint64_t *preemptions, srv_gate **ret, dr_error *err);
+void srv_gate_close(srv_gate *g); /* nobody may use it any more; NULL is fine */
+
+/* Tickets, from any thread. NULL is a gate that is always open. */
+void srv_gate_enter(srv_gate *g);
+void srv_gate_leave(srv_gate *g);
+
+/* The training, one thread. Between begin and end it counts as computing. */
+void srv_gate_begin(srv_gate *g); /* waits like pass */
+void srv_gate_end(srv_gate *g);
+void srv_gate_pass(srv_gate *g);           /* between two ops: returns when the training may go on */
+void srv_gate_hurry(srv_gate *g, bool on); /* on: begin and pass return at once, for a training that is to end */
+
+#endif

@@ -1,0 +1,123 @@
+/* test_gate.c - tickets wait for one op of the training at most; the training is not starved; nothing is lost. */
+#include "core/base/clock.h"
+#include "server/gate.h"
+#include "tests/t.h"
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum { OP_MS = 10 };
+
+typedef struct scene {
+    srv_gate *g;
+    srv_hist waits;
+    _Atomic uint64_t preempted;
+    atomic_bool stop, computing;
+    atomic_int ops, beside; /* ops done; those that ran beside a ticket */
+    atomic_int held;
+} scene;
+
+/* A device whose ops take a known time. */
+static void *train(void *arg) {
+    scene *s = arg;
+    while (!atomic_load(&s->stop)) {
+        srv_gate_begin(s->g);
+        for (int i = 0; i < 20 && !atomic_load(&s->stop); i++) {
+            srv_gate_pass(s->g);
+            atomic_store(&s->computing, true);
+            if (atomic_load(&s->held)) atomic_fetch_add(&s->beside, 1);
+            poll(NULL, 0, OP_MS);
+            atomic_fetch_add(&s->ops, 1);
+            atomic_store(&s->computing, false);
+        }
+        srv_gate_end(s->g);
+    }
+    return NULL;
+}
+
+static void open_scene(scene *s, pthread_t *t) {
+    CHECK(!srv_gate_open(&s->waits, &s->preempted, &s->g, NULL));
+    CHECK(!pthread_create(t, NULL, train, s));
+}
+static void close_scene(scene *s, pthread_t t) {
+    atomic_store(&s->stop, true);
+    pthread_join(t, NULL);
+    srv_gate_close(s->g);
+}
+
+TEST(a_ticket_waits_for_one_op_and_keeps_the_training_out) {
+    static scene s;
+    pthread_t t;
+    double worst = 0;
+    open_scene(&s, &t);
+    for (int i = 0; i < 40; i++) {
+        poll(NULL, 0, 7 + i % 5);
+        int64_t t0 = dr_clock_ns();
+        srv_gate_enter(s.g);
+        double ms = (double)(dr_clock_ns() - t0) / 1e6;
+        if (ms > worst) worst = ms;
+        CHECK(!atomic_load(&s.computing));
+        int before = atomic_load(&s.ops);
+        poll(NULL, 0, 15);
+        CHECK(atomic_load(&s.ops) == before && !atomic_load(&s.computing)); /* it stands still */
+        srv_gate_leave(s.g);
+    }
+    int ops = atomic_load(&s.ops);
+    close_scene(&s, t);
+    CHECK_MSG(worst < 10 * OP_MS, "waited %.1f ms", worst); /* one op and what a busy machine adds */
+    CHECK_MSG(ops >= 10, "%d ops", ops);
+    CHECK(atomic_load(&s.preempted) >= 10 && atomic_load(&s.waits.count) >= 10);
+}
+
+typedef struct client {
+    scene *s;
+    double worst;
+    int n;
+} client;
+
+static void *tickets(void *arg) {
+    client *c = arg;
+    while (!atomic_load(&c->s->stop)) {
+        int64_t t0 = dr_clock_ns();
+        srv_gate_enter(c->s->g);
+        double ms = (double)(dr_clock_ns() - t0) / 1e6;
+        if (ms > c->worst) c->worst = ms;
+        atomic_fetch_add(&c->s->held, 1);
+        poll(NULL, 0, 60);
+        atomic_fetch_sub(&c->s->held, 1);
+        srv_gate_leave(c->s->g);
+        c->n++;
+    }
+    return NULL;
+}
+
+TEST(under_constant_load_training_gets_its_share_and_tickets_still_pass) {
+    static scene s;
+    pthread_t t, w[2];
+    client c[2] = {{.s = &s}, {.s = &s}};
+    open_scene(&s, &t);
+    for (int i = 0; i < 2; i++) CHECK(!pthread_create(&w[i], NULL, tickets, &c[i]));
+    poll(NULL, 0, 4500);
+    close_scene(&s, t);
+    for (int i = 0; i < 2; i++) pthread_join(w[i], NULL);
+    int beside = atomic_load(&s.beside), ops = atomic_load(&s.ops);
+    CHECK_MSG(beside >= 8, "%d ops beside tickets", beside); /* at least a turn or two of about ten */
+    CHECK_MSG(ops < 150, "%d ops", ops);                     /* a share, not all */
+    for (int i = 0; i < 2; i++) CHECK_MSG(c[i].n > 20 && c[i].worst < 10 * OP_MS, "%d, %.1f ms", c[i].n, c[i].worst);
+}
+
+TEST(a_hurry_ends_every_wait) {
+    static scene s;
+    CHECK(!srv_gate_open(&s.waits, &s.preempted, &s.g, NULL));
+    srv_gate_enter(s.g);
+    srv_gate_hurry(s.g, true);
+    int64_t t0 = dr_clock_ns();
+    srv_gate_begin(s.g);
+    srv_gate_pass(s.g);
+    srv_gate_end(s.g);
+    CHECK(dr_clock_ns() - t0 < INT64_C(500000000));
+    srv_gate_leave(s.g);
+    srv_gate_close(s.g);
+    srv_gate_enter(NULL); /* no training in this daemon */
+    srv_gate_leave(NULL);
+}
