@@ -141,7 +141,7 @@ $(B)/gpu/test_kern_%: $(B)/gpu/obj/test_kern_%.o $(CU:%.cu=$(B)/%.o)
 
 # The module's kernels on the CPU (tests/cusim): the same .cu files by g++, plain and under the sanitizers, one program
 # for each tests/cuda/test_*.cpp; tests/cuda/kernels.sh runs them. A low DK_PER_GPU takes small tensors through all loops.
-SIM_FLAGS := -std=c++17 -g -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -DDR_CUSIM -DDK_PER_GPU=24 -I. \
+SIM_FLAGS := -std=c++17 -g -fPIC -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -DDR_CUSIM -DDK_PER_GPU=24 -I. \
              -Itests/cusim/include -Itests/cusim
 SIM_OPT   := -O2
 SIM_SAN   := -O1 -fsanitize=address,undefined -fsanitize-sections=cusim_shared -fno-sanitize-recover=undefined
@@ -160,6 +160,17 @@ $(B)/$(1)/test_%: $(B)/$(1)/tests/cuda/test_%.o $(call sim_objs,$(1))
 endef
 $(eval $(call SIM_RULES,cusim,$(SIM_OPT)))
 $(eval $(call SIM_RULES,cusim-san,$(SIM_SAN)))
+# The whole module in emulation: its own C files and kernels over the runtime's stand-in, plain loops for cuDNN. deraind
+# loads it as it loads the real one: DERAIN_MODULE_DIR=build/cusim build/deraind run --backend cuda ...
+EMU_C := $(filter-out cuda/conv_cudnn.c cuda/conv_select.c cuda/conv_cache.c cuda/cudnn_graph.c,$(wildcard cuda/*.c)) tests/cusim/conv_naive.c
+$(B)/cusim/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -I$(CUDA_HOME)/include,$(ALL_CFLAGS)) -DDR_CUSIM -Itests/cusim/include -MMD -MP -c -o $@ $<
+$(B)/cusim/derain-cuda.so: $(EMU_C:%.c=$(B)/cusim/%.o) $(call sim_objs,cusim)
+	$(CXX) $(ALL_LDFLAGS) -shared -Wl,-z,defs -o $@ $^ -lm -lpthread
+PARITY := $(patsubst %,$(B)/tests/cuda/%,test_parity_ops test_parity_net test_faults)
+TESTS  += $(PARITY)
+test-run: $(B)/cusim/derain-cuda.so
 
 # db/schema/NNNN_*.sql in order, as C strings: the migrations travel inside the program
 SCHEMA := $(sort $(wildcard db/schema/*.sql))

@@ -30,7 +30,7 @@ dr_status gpu_alloc(dr_backend *be, size_t bytes, void **ret, dr_error *err) {
 
 void gpu_free(dr_backend *be, void *p) {
     (void)be;
-    (void)cudaFree(p); /* waits for the work that uses it */
+    if (cudaFree(p)) (void)cudaGetLastError(); /* waits for the work that uses it; a failure is not the next launch's */
 }
 
 dr_status gpu_scratch(gpu *g, size_t bytes, void **ret, dr_error *err) {

@@ -17,6 +17,7 @@ static void gpu_close(dr_backend *be) {
     if (g->scratch) (void)cudaFree(g->scratch);
     if (g->staging) (void)cudaFreeHost(g->staging);
     if (g->stream) (void)cudaStreamDestroy(g->stream);
+    (void)cudaGetLastError(); /* what failed here is nobody else's */
     free(g);
 }
 

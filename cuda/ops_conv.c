@@ -43,7 +43,7 @@ static const void *widened(gpu *g, dr_tensor x, char **at) {
 /* ---- frozen weights ---------------------------------------------------------------------------------------------- */
 
 static void free_packed(void *p) {
-    (void)cudaFree(p);
+    if (cudaFree(p)) (void)cudaGetLastError();
 }
 
 static void pack(gpu *g, cv_shape s, int o, int i, const float *w, void *y) {

