@@ -217,9 +217,13 @@ check-layers:
 	@tests/layers.sh
 format:
 	clang-format -i $(shell git ls-files '*.[ch]' '*.cu' '*.cuh')
+# Each file is analysed with the flags that it is compiled with; build/compile_commands.json is also what editors look for.
+LINTED := core cuda db server client $(wildcard tests/core tests/db tests/server tests/client tests/demo tests/e2e tests/fuzz tests/bench)
 lint: check-layers
-	cppcheck --quiet --std=c11 --enable=warning,portability,performance --inline-suppr --error-exitcode=1 -I. core db server client
-	printf '%s\n' $(call src,core db server client) | xargs -P2 -n 6 sh -c 'clang-tidy --quiet "$$@" -- $(subst ",\",$(ALL_CFLAGS)) -fopenmp 2>/dev/null' sh
+	@{ echo '['; $(MAKE) --no-print-directory -Bn all $(TESTS) | sed -n 's/[\\"]/\\&/g; s|^$(CC) .* -c -o [^ ]* \([^ ]*\.c\)$$|{"directory": "$(CURDIR)", "command": "&", "file": "\1"},|p' | \
+	   sed '$$s/,$$//'; echo ']'; } >$(B)/compile_commands.json
+	cppcheck --quiet --std=c11 --enable=warning,portability,performance --inline-suppr --error-exitcode=1 -I. $(LINTED)
+	sed -n 's/.*"file": "\([^"]*\)".*/\1/p' $(B)/compile_commands.json | grep -v '^$(B)/' | xargs -P$(shell nproc) -n 4 clang-tidy --quiet -p $(B) 2>$(B)/lint.log
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(MODULES) $(DESTDIR)$(SHARE)/models
