@@ -25,7 +25,7 @@ typedef struct db_conn {
     struct {
         const char *sql;
         sqlite3_stmt *st;
-    } cache[64];
+    } cache[256];
     int n_cached;
     struct db_conn *next; /* the store's list of idle readers */
 } db_conn;
