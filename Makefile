@@ -85,7 +85,7 @@ $(B)/core/cpu/kern_base.o $(B)/core/cpu/kern_avx2.o $(B)/core/cpu/kern_avx512.o:
 endif
 # SAN=thread: libgomp's barriers are invisible to TSan, so the kernels run without threads there
 ifeq ($(SAN),thread)
-$(B)/core/cpu/%.o: ALL_CFLAGS += -fno-openmp
+$(B)/core/cpu/%.o: ALL_CFLAGS += -fno-openmp -Wno-unknown-pragmas
 endif
 
 $(B)/server/version.o $(B)/client/version.o: ALL_CFLAGS += -DDR_COMMIT='"$(COMMIT)"'
