@@ -30,13 +30,12 @@ typedef struct dr_train_opts {
     int crop, batch, ngf, blocks, ndf, d_layers, residual;          /* -1 = the preset's value */
     double lr, lr_f;                                                /* of G and D; of F; negative = the preset's */
     double w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant; /* loss weights; negative = the preset's */
-    double w_brighter; /* weight of max(0, G_A(a) - a); negative = the preset's */
+    double w_brighter, w_low; /* weights against output brighter than its input, and against broad changes */
     double
         transplant_gain;  /* strength of transplanted rain: gain^-1/2 to gain, drawn a step; negative = the preset's */
     double ema_decay;     /* negative = the preset's; 0 = none */
     double decay_part;    /* last part of the steps, whose rates fall to zero; negative = the preset's */
     double streaks_share; /* part of the rainy samples that are rendered; negative = 0.5 */
-    int d_high_pass;      /* the discriminators see nothing coarser than 2^this pixels; 0 = all, -1 = the preset's */
     int pool;             /* image pool size; -1 = the preset's */
     uint64_t seed;        /* 0 = 1, or the checkpoint's */
 } dr_train_opts;
@@ -59,8 +58,8 @@ typedef struct dr_train_metrics {
 } dr_train_metrics;
 DR_MUSTUSE dr_status dr_trainer_step(dr_trainer *t, dr_train_metrics *ret, dr_error *err);
 /* `between` is asked between the ops of every step and sheet: while it does not return, nothing of this training runs,
- * and the result does not depend on it. False breaks the step off (CANCELLED); such a trainer can only be closed. NULL =
- * not asked. */
+ * and the result does not depend on it. False breaks the step off (CANCELLED); such a trainer can only be closed. NULL
+ * = not asked. */
 void dr_trainer_set_yield(dr_trainer *t, bool (*between)(void *arg), void *arg);
 bool dr_trainer_finished(const dr_trainer *t);
 int64_t dr_trainer_at(const dr_trainer *t); /* steps done */

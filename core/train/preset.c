@@ -7,10 +7,10 @@
 
 typedef struct preset {
     const char *name;
-    int crop, batch, ngf, blocks, ndf, d_layers, residual, pool, d_high_pass;
+    int crop, batch, ngf, blocks, ndf, d_layers, residual, pool;
     int64_t steps;
-    double lr, lr_f, w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant, w_brighter, transplant_gain, ema_decay,
-        streaks_share, decay_part;
+    double lr, lr_f, w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant, w_brighter, w_low, transplant_gain,
+        ema_decay, streaks_share, decay_part;
     dr_gan_loss g_gan;
     double gain;
 } preset;
@@ -64,7 +64,6 @@ void dr_train_opts_init(dr_train_opts *o) {
                          .blocks = -1,
                          .ndf = -1,
                          .d_layers = -1,
-                         .d_high_pass = -1,
                          .residual = -1,
                          .lr = -1,
                          .lr_f = -1,
@@ -75,6 +74,7 @@ void dr_train_opts_init(dr_train_opts *o) {
                          .w_nce_extra = -1,
                          .w_transplant = -1,
                          .w_brighter = -1,
+                         .w_low = -1,
                          .transplant_gain = -1,
                          .ema_decay = -1,
                          .streaks_share = -1,
@@ -93,9 +93,6 @@ static void put(double *v, double d) {
 static dr_status check(const dr_train_opts *o, dr_error *err) {
     if (o->crop < 64 || o->crop % 4 || o->crop > 4096)
         return dr_fail(err, DR_INVALID, "crop %d: it must be a multiple of 4 from 64 to 4096", o->crop);
-    if (o->d_high_pass > 6 || o->crop % (1 << o->d_high_pass))
-        return dr_fail(err, DR_INVALID, "high pass of %d halvings: at most 6, and crop %d must be a multiple of %d",
-                       o->d_high_pass, o->crop, 1 << (o->d_high_pass & 15));
     if (o->batch < 1 || o->batch > 64) return dr_fail(err, DR_INVALID, "batch %d: it must be from 1 to 64", o->batch);
     if (o->blocks < DR_BLOCKS_TRAIN)
         return dr_fail(err, DR_INVALID, "blocks %d: training needs at least %d", o->blocks, DR_BLOCKS_TRAIN);
@@ -105,8 +102,8 @@ static dr_status check(const dr_train_opts *o, dr_error *err) {
     if (o->ema_decay >= 1) return dr_fail(err, DR_INVALID, "ema decay %g: it must be below 1", o->ema_decay);
     if (o->decay_part > 1) return dr_fail(err, DR_INVALID, "decay part %g: from 0 to 1", o->decay_part);
     if (o->streaks_share > 1) return dr_fail(err, DR_INVALID, "streaks share %g: from 0 to 1", o->streaks_share);
-    const double all[] = {o->lr,      o->lr_f,        o->w_gan,        o->w_nce,     o->w_idt,
-                          o->w_cycle, o->w_nce_extra, o->w_transplant, o->w_brighter};
+    const double all[] = {o->lr,      o->lr_f,        o->w_gan,        o->w_nce,      o->w_idt,
+                          o->w_cycle, o->w_nce_extra, o->w_transplant, o->w_brighter, o->w_low};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (!isfinite(all[i])) return dr_fail(err, DR_INVALID, "a learning rate or loss weight is not finite");
     if (o->precision && strcmp(o->precision, "f32") && strcmp(o->precision, "bf16"))
@@ -128,7 +125,6 @@ dr_status dr_preset_fill(dr_train_opts *o, dr_objective *ret, dr_error *err) {
     put_int(&o->d_layers, p->d_layers);
     put_int(&o->residual, p->residual);
     put_int(&o->pool, p->pool);
-    put_int(&o->d_high_pass, p->d_high_pass);
     if (o->steps < 0) o->steps = p->steps;
     put(&o->lr, p->lr);
     put(&o->lr_f, p->lr_f);
@@ -139,6 +135,7 @@ dr_status dr_preset_fill(dr_train_opts *o, dr_objective *ret, dr_error *err) {
     put(&o->w_nce_extra, p->w_nce_extra);
     put(&o->w_transplant, p->w_transplant);
     put(&o->w_brighter, p->w_brighter);
+    put(&o->w_low, p->w_low);
     put(&o->transplant_gain, p->transplant_gain);
     put(&o->ema_decay, p->ema_decay);
     put(&o->streaks_share, p->streaks_share);
@@ -153,7 +150,7 @@ dr_status dr_preset_fill(dr_train_opts *o, dr_objective *ret, dr_error *err) {
                           .w_nce_extra = o->w_nce_extra,
                           .w_transplant = o->w_transplant,
                           .w_brighter = o->w_brighter,
-                          .d_high_pass = o->d_high_pass,
+                          .w_low = o->w_low,
                           .transplant_gain = o->transplant_gain,
                           .g_gan = p->g_gan,
                           .gain = p->gain,

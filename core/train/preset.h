@@ -14,8 +14,8 @@
 typedef struct dr_objective {
     double w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant;
     double w_brighter;      /* mean of max(0, G_A(a) - a): rain adds light, so taking it off does not */
+    double w_low;           /* mean square of what G_A takes off, averaged over about 8 x 8 pixels */
     double transplant_gain; /* strength of transplanted rain that G_A must take off: gain^-1/2 to gain, drawn a step */
-    int d_high_pass;        /* the discriminators see no structure coarser than 2^this pixels; 0 = all */
     bool dual;              /* the second generator takes part */
     dr_gan_loss g_gan;      /* the generators' side; the discriminators' is the hinge */
     double gain;            /* of the random start of discriminators and heads */

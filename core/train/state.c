@@ -18,10 +18,10 @@ typedef struct int_key {
     size_t offset;
 } int_key;
 #define AT(m) offsetof(dr_train_opts, m)
-static const int_key sizes[] = {
-    {"derain.ngf", AT(ngf)},    {"derain.blocks", AT(blocks)},    {"derain.residual", AT(residual)},
-    {"train.ndf", AT(ndf)},     {"train.d_layers", AT(d_layers)}, {"train.crop", AT(crop)},
-    {"train.batch", AT(batch)}, {"train.pool", AT(pool)},         {"train.d_high_pass", AT(d_high_pass)}};
+static const int_key sizes[] = {{"derain.ngf", AT(ngf)},           {"derain.blocks", AT(blocks)},
+                                {"derain.residual", AT(residual)}, {"train.ndf", AT(ndf)},
+                                {"train.d_layers", AT(d_layers)},  {"train.crop", AT(crop)},
+                                {"train.batch", AT(batch)},        {"train.pool", AT(pool)}};
 static const int_key reals[] = {{"train.lr", AT(lr)},
                                 {"train.lr_f", AT(lr_f)},
                                 {"train.w_gan", AT(w_gan)},
@@ -31,6 +31,7 @@ static const int_key reals[] = {{"train.lr", AT(lr)},
                                 {"train.w_nce_extra", AT(w_nce_extra)},
                                 {"train.w_transplant", AT(w_transplant)},
                                 {"train.w_brighter", AT(w_brighter)},
+                                {"train.w_low", AT(w_low)},
                                 {"train.transplant_gain", AT(transplant_gain)},
                                 {"train.ema_decay", AT(ema_decay)},
                                 {"train.streaks_share", AT(streaks_share)},

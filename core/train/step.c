@@ -102,17 +102,12 @@ static int fakes_of_b(const work *w, dr_var ret[FAKES_MAX]) {
     return n;
 }
 
-/* Without what survives `halvings` of the picture: brightness and contrast of whole regions differ between the rainy
- * and the clean pictures for other reasons than rain, and a discriminator that sees them makes G_A darken regions. */
-static dr_var high_pass(dr_graph *g, dr_var x, int halvings) {
-    dr_var low = x;
-    for (int i = 0; i < halvings; i++) low = dr_blur_down(g, low);
-    for (int i = 0; i < halvings; i++) low = dr_blur_up(g, low);
-    return halvings ? dr_add_bcast(g, x, -1.0f, low) : x;
+static dr_var low_pass(dr_graph *g, dr_var x, int halvings) {
+    for (int i = 0; i < halvings; i++) x = dr_blur_down(g, x);
+    return x;
 }
 
 static dr_var judge(work *w, int which, dr_var x, dr_gan_loss mode) {
-    x = high_pass(w->g, x, w->s->obj->d_high_pass);
     return dr_loss_gan(w->g, dr_discriminator_forward(w->g, &w->m->d[which], x), mode);
 }
 
@@ -180,6 +175,14 @@ static dr_var brighter(work *w) {
     return dr_loss_gan(g, dr_scale(g, up, -1.0f), DR_GAN_NEG_MEAN);
 }
 
+/* mean low(a - G_A(a))^2: streaks are thin, so an average over 8 x 8 pixels of what is taken off them is small. Without
+ * this, G_A slowly learns to darken whole regions of heavily rainy pictures: such a layer, laid over a clean picture,
+ * cannot be told from the picture, and the rain transplant then teaches nonsense. */
+static dr_var broad(work *w) {
+    dr_var rain = dr_add_bcast(w->g, w->fake_b, -1.0f, w->a);
+    return dr_loss_gan(w->g, low_pass(w->g, rain, 3), DR_GAN_LSGAN_FAKE);
+}
+
 static void generator_terms(work *w, terms *t, dr_error *err) {
     const dr_objective *o = w->s->obj;
     dr_graph *g = w->g;
@@ -224,6 +227,7 @@ static void generator_terms(work *w, terms *t, dr_error *err) {
             add_term(t, "idt_B", dr_loss_l1(g, dr_generator_forward(g, &m->g[1], w->a, NULL), w->a), half * o->w_idt);
     }
     if (o->w_brighter > 0) add_term(t, "brighter", brighter(w), o->w_brighter);
+    if (o->w_low > 0) add_term(t, "low", broad(w), o->w_low);
     if (o->w_transplant > 0)
         add_term(t, "transplant", dr_loss_l1(g, dr_generator_forward(g, &m->g[0], rained_on(w), NULL), w->b),
                  o->w_transplant);
