@@ -20,7 +20,7 @@ static dr_status append_run(db_store *db, db_conn *c, db_req *base, dr_error *er
     db_stmt q =
         db_sql(c,
                "INSERT INTO events SELECT id, coalesce((SELECT max(seq) FROM events WHERE job_id = ?1), 0) + 1, " DB_NOW
-               ", ?2, ?3 FROM jobs WHERE id = ?1 AND (?4 = 0 OR (epoch = ?4 AND state = 'running')) RETURNING seq",
+               ", ?2, ?3 FROM jobs WHERE id = ?1 AND (?4 = 0 OR (epoch = ?4 AND state IN " DB_HELD ")) RETURNING seq",
                err);
     db_bind_text(&q, 1, r->id);
     db_bind_text(&q, 2, r->type);

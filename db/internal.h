@@ -7,6 +7,9 @@
 #include "db/store.h"
 #include <semaphore.h>
 
+/* db_state_held() in SQL. */
+#define DB_HELD "('running', 'yielding', 'evaluating', 'gated')"
+
 /* One write. `run` works on the writer's connection inside a savepoint; it may be called again after a rollback, so
  * it begins by clearing its results. `done` NULL: somebody waits on `sem`. Otherwise it is called after the commit (or
  * the failure) on the writer's thread and owns the request from then on. */

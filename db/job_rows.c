@@ -5,8 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const state_names[DB_N_STATES] = {"queued", "running",   "succeeded",
-                                                     "failed", "cancelled", "expired"};
+static const char *const state_names[DB_N_STATES] = {"queued", "running",    "validating", "yielding",
+                                                     "paused", "evaluating", "gated",      "succeeded",
+                                                     "failed", "cancelled",  "expired"};
 
 const char *db_state_name(db_state s) {
     return state_names[s];
@@ -50,13 +51,15 @@ dr_status db_job_dup(const db_job *in, db_job *ret, dr_error *err) {
     " j.progress, j.attempt, j.epoch, j.cancel_requested, j.revision, d.ms_queue, d.ms_decode, d.ms_infer,"            \
     " d.ms_encode, d.request_id, d.traceparent, d.params, d.labels, d.problem, "
 #define FROM_JOBS " FROM jobs j CROSS JOIN job_details d ON d.job_id = j.id "
-/* The place in the queue, as the last column: counted for one job, numbered once for a whole page. */
+/* The place in the queue, as the last column: counted for one job, numbered once for a whole page. Trainings queue on
+ * their own: they and the pictures do not wait for each other. */
 #define POSITION_OF_ONE                                                                                                \
     "CASE j.state WHEN 'queued' THEN (SELECT count(*) FROM jobs q WHERE q.state = 'queued'"                            \
-    " AND (q.rank, q.id) <= (j.rank, j.id)) ELSE 0 END"
+    " AND (q.type = 'train') = (j.type = 'train') AND (q.rank, q.id) <= (j.rank, j.id)) ELSE 0 END"
 #define POSITION_OF_MANY "coalesce(p.n, 0)"
 #define WITH_POSITIONS                                                                                                 \
-    "WITH p AS MATERIALIZED (SELECT id, row_number() OVER (ORDER BY rank, id) AS n FROM jobs WHERE state = 'queued') "
+    "WITH p AS MATERIALIZED (SELECT id, row_number() OVER (PARTITION BY type = 'train' ORDER BY rank, id) AS n FROM "  \
+    "jobs WHERE state = 'queued') "
 
 static void read_row(db_stmt *q, db_job *j) {
     char state[16];
@@ -152,8 +155,10 @@ dr_status db_job_get(db_store *db, const char *id, db_job *ret_job, dr_error *er
 static const char list_any[] = WITH_POSITIONS
     "SELECT " JOB_COLUMNS POSITION_OF_MANY FROM_JOBS
     "LEFT JOIN p ON p.id = j.id WHERE j.id < CASE ?1 WHEN '' THEN 'k' ELSE ?1 END"
-    " AND (?8 >> CASE j.state WHEN 'queued' THEN 0 WHEN 'running' THEN 1 WHEN 'succeeded' THEN 2 WHEN 'failed' THEN 3"
-    " WHEN 'cancelled' THEN 4 ELSE 5 END) & 1" LIST_FILTERS;
+    " AND (?8 >> CASE j.state WHEN 'queued' THEN 0 WHEN 'running' THEN 1 WHEN 'validating' THEN 2 WHEN 'yielding' THEN "
+    "3"
+    " WHEN 'paused' THEN 4 WHEN 'evaluating' THEN 5 WHEN 'gated' THEN 6 WHEN 'succeeded' THEN 7 WHEN 'failed' THEN 8"
+    " WHEN 'cancelled' THEN 9 ELSE 10 END) & 1" LIST_FILTERS;
 static const char list_state[] = WITH_POSITIONS
     "SELECT " JOB_COLUMNS POSITION_OF_MANY FROM_JOBS
     "LEFT JOIN p ON p.id = j.id WHERE j.state = ?8 AND j.id < CASE ?1 WHEN '' THEN 'k' ELSE ?1 END" LIST_FILTERS;

@@ -75,7 +75,7 @@ static dr_status insert_job(db_store *db, db_conn *c, const db_job *j, dr_error 
     db_stmt q =
         db_sql(c,
                "INSERT INTO jobs (id, type, state, class, priority, rank, deadline, created_at, model_name,"
-               " model_version, bytes) VALUES (?1, ?2, 'queued', ?3, ?4, " DB_NOW " + ?5, ?6, " DB_NOW ", ?7, ?8, ?9)",
+               " model_version, bytes) VALUES (?1, ?2, ?10, ?3, ?4, " DB_NOW " + ?5, ?6, " DB_NOW ", ?7, ?8, ?9)",
                err);
     db_bind_text(&q, 1, j->id);
     db_bind_text(&q, 2, j->type);
@@ -86,6 +86,7 @@ static dr_status insert_job(db_store *db, db_conn *c, const db_job *j, dr_error 
     db_bind_text(&q, 7, j->model.name);
     db_bind_i64(&q, 8, j->model.version);
     db_bind_i64(&q, 9, j->input.bytes);
+    db_bind_text(&q, 10, db_state_name(j->state == DB_VALIDATING ? DB_VALIDATING : DB_QUEUED));
     if ((s = db_run(&q))) return s;
     q = db_sql(c,
                "INSERT INTO job_details (job_id, request_id, traceparent, model_sha256, in_format, in_width, in_height,"
@@ -106,6 +107,13 @@ static dr_status insert_job(db_store *db, db_conn *c, const db_job *j, dr_error 
     db_bind_text(&q, 12, j->params_json);
     db_bind_text(&q, 13, j->labels_json);
     if ((s = db_run(&q))) return s;
+    if (strcmp(j->type, "train") == 0) {
+        q = db_sql(
+            c, "INSERT INTO trainings (job_id, dataset) VALUES (?1, coalesce(json_extract(?2, '$.dataset'), ''))", err);
+        db_bind_text(&q, 1, j->id);
+        db_bind_text(&q, 2, j->params_json);
+        if ((s = db_run(&q))) return s;
+    }
     if (strcmp(j->labels_json, "{}") == 0) return DR_OK;
     q = db_sql(c, "INSERT INTO job_labels SELECT ?1, key, value FROM json_each(?2)", err);
     db_bind_text(&q, 1, j->id);
@@ -238,7 +246,9 @@ static dr_status claim_run(db_store *db, db_conn *c, db_req *base, dr_error *err
     db_job_clear(&r->job);
     db_stmt q = db_sql(c,
                        "UPDATE jobs SET state = 'running', attempt = attempt + 1, epoch = epoch + 1, boot = ?1,"
-                       " lease_until = " DB_NOW " + ?2, started_at = " DB_NOW ", progress = 0, revision = revision + 1"
+                       " lease_until = " DB_NOW
+                       " + ?2, started_at = iif(type = 'train' AND started_at > 0, started_at, " DB_NOW "),"
+                       " progress = iif(type = 'train', progress, 0), revision = revision + 1"
                        " WHERE id = (SELECT id FROM jobs WHERE state = 'queued' AND (?3 IS NULL OR type = ?3)"
                        " AND not_before <= " DB_NOW " AND (deadline = 0 OR deadline > " DB_NOW ")"
                        " ORDER BY rank, id LIMIT 1) RETURNING id",
@@ -369,6 +379,9 @@ dr_status db_job_requeue(db_store *db, const char *id, int64_t epoch, dr_error *
 /* --- cancel, delete
  * -------------------------------------------------------------------------------------------------------- */
 
+/* Nobody works on it, so that a word is enough. */
+#define WAITING "('queued', 'validating', 'paused')"
+
 typedef struct person_req {
     db_req base;
     char id[DB_ID + 8];
@@ -386,9 +399,9 @@ static dr_status cancel_run(db_store *db, db_conn *c, db_req *base, dr_error *er
     r->flag = false;
     db_stmt q = db_sql(c,
                        "UPDATE jobs SET cancel_requested = 1, revision = revision + 1,"
-                       " finished_at = iif(state = 'queued', " DB_NOW ", 0),"
-                       " state = iif(state = 'queued', 'cancelled', state)"
-                       " WHERE id = ?1 AND (state = 'queued' OR (state = 'running' AND cancel_requested = 0))",
+                       " finished_at = iif(state IN " WAITING ", " DB_NOW ", 0),"
+                       " state = iif(state IN " WAITING ", 'cancelled', state)"
+                       " WHERE id = ?1 AND (state IN " WAITING " OR (state IN " DB_HELD " AND cancel_requested = 0))",
                        err);
     db_bind_text(&q, 1, r->id);
     dr_status s = db_run(&q);
@@ -403,13 +416,13 @@ static dr_status cancel_run(db_store *db, db_conn *c, db_req *base, dr_error *er
         if ((s = db_run(&q))) return s;
     }
     s = db_job_load(c, r->id, &r->job, err);
-    if (!s) r->flag = r->job.state == DB_CANCELLED || (r->job.state == DB_RUNNING && r->job.cancel_requested);
+    if (!s) r->flag = r->job.state == DB_CANCELLED || (db_state_held(r->job.state) && r->job.cancel_requested);
     return s;
 }
 
 static dr_status delete_run(db_store *db, db_conn *c, db_req *base, dr_error *err) {
     person_req *r = (person_req *)base;
-    db_stmt q = db_sql(c, "DELETE FROM jobs WHERE id = ?1 AND state <> 'running'", err);
+    db_stmt q = db_sql(c, "DELETE FROM jobs WHERE id = ?1 AND state NOT IN " DB_HELD, err);
     db_bind_text(&q, 1, r->id);
     dr_status s = db_run(&q);
     if (s) return s;

@@ -17,6 +17,11 @@
 typedef enum db_state {
     DB_QUEUED,
     DB_RUNNING,
+    DB_VALIDATING, /* trainings only, down to GATED (training.h) */
+    DB_YIELDING,
+    DB_PAUSED,
+    DB_EVALUATING,
+    DB_GATED,
     DB_SUCCEEDED,
     DB_FAILED,
     DB_CANCELLED,
@@ -28,6 +33,11 @@ const char *db_state_name(db_state s); /* "queued" ... */
 bool db_state_parse(const char *name, db_state *ret);
 static inline bool db_state_final(db_state s) {
     return s >= DB_SUCCEEDED;
+}
+
+/* Somebody works on it under its epoch. */
+static inline bool db_state_held(db_state s) {
+    return s == DB_RUNNING || s == DB_YIELDING || s == DB_EVALUATING || s == DB_GATED;
 }
 
 /* Better classes go first; see db_options.class_age_ms for how a waiting one catches up. */
@@ -77,8 +87,9 @@ void db_job_clear(db_job *job); /* frees the three texts; fine on a zeroed or cl
  * ------------------------------------------------------------------------------------------------------- */
 
 typedef struct db_job_new {
-    const db_job *job;     /* read: id ("" = made here), type, class_, priority, deadline_ms, model, input, request_id,
-                              traceparent, params_json, labels_json (flat object of strings); the rest is ignored */
+    const db_job *job;     /* read: id ("" = made here), type, state (VALIDATING, else it is queued), class_, priority,
+                              deadline_ms, model, input, request_id,     traceparent, params_json, labels_json (flat object of
+                              strings); the rest is ignored */
     int64_t queue_max;     /* refuse (BUSY, "queue_full", limit and actual set) when so many are queued; 0 = no limit */
     const char *idem_key;  /* NULL = none; at most 255 bytes */
     const char *idem_hash; /* hash of method + path + body, hex; required with a key */
@@ -134,8 +145,9 @@ DR_MUSTUSE dr_status db_job_requeue(db_store *db, const char *id, int64_t epoch,
 /* --- people
  * ------------------------------------------------------------------------------------------------------------- */
 
-/* queued: cancelled at once. running: cancel_requested is set, the caller tells the worker, whose db_job_finish()
- * ends it. Final: nothing changes and *ret_cancelled is false (unless it is cancelled already). Safe to repeat. */
+/* queued, validating, paused: cancelled at once. running: cancel_requested is set, the caller tells the worker, whose
+ * db_job_finish() ends it. Final: nothing changes and *ret_cancelled is false (unless it is cancelled already). Safe to
+ * repeat. */
 DR_MUSTUSE dr_status db_job_cancel(db_store *db, const char *id, const char *reason, db_job *ret_job,
                                    bool *ret_cancelled, dr_error *err);
 void db_job_cancel_async(db_store *db, const char *id, const char *reason, db_job_done done, void *arg);

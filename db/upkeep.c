@@ -16,11 +16,11 @@ enum { IDS_MAX = 500 };
 /* The folder is locked, so whatever is `running` belongs to a life that has ended. The attempt was counted when it was
  * claimed. */
 static const char recover_sql[] =
-    "UPDATE jobs SET state = CASE WHEN cancel_requested THEN 'cancelled' WHEN attempt >= ?1 THEN 'failed' ELSE "
-    "'queued' END,"
+    "UPDATE jobs SET state = CASE WHEN cancel_requested THEN 'cancelled' WHEN attempt >= ?1 THEN 'failed'"
+    " WHEN EXISTS (SELECT 1 FROM trainings WHERE job_id = id AND pause_requested) THEN 'paused' ELSE 'queued' END,"
     " finished_at = CASE WHEN cancel_requested OR attempt >= ?1 THEN " DB_NOW " ELSE 0 END,"
-    " boot = NULL, lease_until = 0, progress = 0, revision = revision + 1 WHERE state = 'running'"
-    " RETURNING state, id";
+    " boot = NULL, lease_until = 0, progress = iif(type = 'train', progress, 0), revision = revision + 1"
+    " WHERE state IN " DB_HELD " RETURNING state, id";
 
 static const char crashed_problem[] =
     "{\"type\":\"/errors/crashed-repeatedly\",\"title\":\"The service ended while it worked on this job, again and "
@@ -50,6 +50,7 @@ dr_status db_recover(db_conn *c, int attempts_max, db_recovered *ret, dr_error *
         db_bind_text(&q, 1, crashed_problem);
         s = db_run(&q);
     }
+    if (!s) s = db_exec(c, "UPDATE trainings SET pause_requested = 0 WHERE pause_requested = 1", err);
     if (!s) s = db_exec(c, "COMMIT", err);
     if (s && !sqlite3_get_autocommit(c->h)) db_try(c, "ROLLBACK");
     if (!s) *ret = n;
