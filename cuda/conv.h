@@ -32,6 +32,9 @@ dr_status cv_tune(cv_engine *e, cv_kind kind, cv_shape s, dr_error *err);
 /* Writes what cv_tune found to the cache path (temporary file, rename). */
 dr_status cv_save(cv_engine *e, dr_error *err);
 
+/* Changes when work queued before and repeated now would not be what cv_run does now: the workspace has moved, or a
+ * shape has another plan. */
+unsigned cv_generation(const cv_engine *e);
 size_t cv_workspace_bytes(const cv_engine *e);
 int cv_plan_count(const cv_engine *e);
 const char *cv_version(void); /* "cuDNN 9.19.0", "plain loops" */

@@ -38,6 +38,7 @@ struct cv_engine {
     int cap, n;
     void *workspace;
     size_t workspace_bytes;
+    unsigned generation; /* see cv_generation */
     char *cache_path;
     cv_cache_line *lines;
     int n_lines;
@@ -161,6 +162,12 @@ static dr_status find(cv_engine *e, cv_kind kind, cv_shape s, entry **ret, dr_er
 
 static dr_status reserve(cv_engine *e, size_t bytes, dr_error *err) {
     if (bytes <= e->workspace_bytes) return DR_OK;
+    enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    if (!cudaStreamIsCapturing(e->st, &capture) && capture != cudaStreamCaptureStatusNone) {
+        e->host->fail(err, DR_NOMEM, "convolutions, workspace: it cannot grow while a run is recorded");
+        return DR_NOMEM; /* so that no other plan is tried for it */
+    }
+    e->generation++;
     cudaError_t c = cudaStreamSynchronize(e->st);
     if (c) return cuda_fail(e, c, "waiting for the stream", err);
     cudaFree(e->workspace); /* first: the old and the new one need not fit together */
@@ -206,6 +213,7 @@ dr_status cv_run(cv_engine *e, cv_kind kind, cv_shape s, const void *a, const vo
         if (status) return status;
         cg_plan_done(&at->plan);
         at->plan = next;
+        e->generation++;
         at->tuned = false;
         at->n_failed = skip;
     }
@@ -365,6 +373,7 @@ dr_status cv_tune(cv_engine *e, cv_kind kind, cv_shape s, dr_error *err) {
     if (!status) {
         cg_plan_done(&at->plan);
         at->plan = best;
+        e->generation++;
         at->tuned = true;
         best = (cg_plan){0};
     }
@@ -506,6 +515,10 @@ void cv_close(cv_engine *e) {
     free(e->cache_path);
     free(e->lines);
     free(e);
+}
+
+unsigned cv_generation(const cv_engine *e) {
+    return e->generation;
 }
 
 size_t cv_workspace_bytes(const cv_engine *e) {

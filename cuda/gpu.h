@@ -9,6 +9,9 @@
 #include "cuda/conv.h"
 #include "cuda/kern.h"
 
+#define GPU_PIECE ((size_t)1 << 20)
+enum { GPU_N_PIECES = 16 };
+
 typedef struct gpu {
     dr_backend base; /* first: a dr_backend * of this table is a gpu * */
     dr_host_api host;
@@ -18,9 +21,12 @@ typedef struct gpu {
     cv_engine *conv;
     void *scratch; /* on the device; grows, nobody keeps it over a call */
     size_t scratch_bytes;
-    size_t staging_bytes;
-    void *staging; /* pinned host memory between the caller's pages and the device */
-    bool lost;     /* a sticky error: every later call says so at once */
+    char *staging; /* pinned host memory between the caller's pages and the device: a ring of GPU_N_PIECES pieces */
+    cudaEvent_t moved[GPU_N_PIECES]; /* the device is done with the piece */
+    unsigned i_piece;                /* next of the ring, counts on */
+    unsigned generation;             /* of the scratch memory: counts its moves */
+    bool recording;                  /* the stream is being captured: no memory may be taken */
+    bool lost;                       /* a sticky error: every later call says so at once */
     char text[160];
 } gpu;
 
@@ -45,6 +51,12 @@ dr_status gpu_download(dr_backend *be, dr_tensor src, float *nchw, dr_error *err
 dr_status gpu_upload_raw(dr_backend *be, const void *src, void *dst, size_t bytes, dr_error *err);
 dr_status gpu_download_raw(dr_backend *be, const void *src, void *dst, size_t bytes, dr_error *err);
 dr_status gpu_sync(dr_backend *be, dr_error *err);
+/* Between the device and anything on the host, in pieces of whole units (bytes) that overlap: `move` copies the n bytes
+ * of the stream from byte `at` on between the staging memory and where they belong. gpu_send returns when all is on its
+ * way, gpu_receive when all is there. */
+typedef void gpu_move(void *arg, size_t at, void *staging, size_t n);
+dr_status gpu_send(gpu *g, gpu_move *move, void *arg, size_t unit, void *dst, size_t bytes, dr_error *err);
+dr_status gpu_receive(gpu *g, const void *src, gpu_move *move, void *arg, size_t unit, size_t bytes, dr_error *err);
 /* *ret: `bytes` of scratch memory, 256-byte aligned, until the next call of this. */
 dr_status gpu_scratch(gpu *g, size_t bytes, void **ret, dr_error *err);
 
@@ -80,6 +92,13 @@ DECLARE(gpu_add_bcast, T a, float s, T b, T y);
 DECLARE(gpu_add_bcast_bwd, float s, T dy, T db);
 DECLARE(gpu_clamp, float lo, float hi, T x, T y);
 DECLARE(gpu_clamp_bwd, float lo, float hi, T x, T dy, T dx);
+/* record.c */
+dr_status gpu_record_begin(dr_backend *be, dr_error *err);
+DECLARE(gpu_record_end, dr_slot *ret);
+DECLARE(gpu_replay, const dr_slot *recording, bool *ret_done);
+/* ops_pixels.c */
+DECLARE(gpu_pixels_in, const dr_pixel_view *img, T x);
+DECLARE(gpu_pixels_out, T y, const dr_pixel_view *img);
 /* ops_conv.c */
 DECLARE(gpu_conv2d, dr_conv2d_desc d, T x, const float *w, const float *b, T y, dr_slot *slot);
 DECLARE(gpu_conv2d_dx, dr_conv2d_desc d, T dy, const float *w, T dx, dr_slot *slot);

@@ -74,6 +74,14 @@ void dk_bias_add(cudaStream_t st, dk_map m, const float *b, void *y);
 size_t dk_bias_grad_scratch(dk_map m);
 void dk_bias_grad(cudaStream_t st, dk_map m, const void *dy, float *db, void *scratch);
 
+/* ---- pixels (k_pixels.cu): rows of samples without gaps on the device, w x h; planes (3,ph,pw). The values are those
+ * of core/image/convert.h to the bit.
+ * ---------------------------------------------------------------------------------- */
+/* channels 1..4 of depth 8 or 16; mirrored right and bottom; alpha is left out */
+void dk_pixels_in(cudaStream_t st, int depth, int channels, int w, int h, const void *px, float *x, int pw, int ph);
+/* colours: 1 (mean of the planes) or 3, without alpha */
+void dk_pixels_out(cudaStream_t st, int depth, int colours, int w, int h, const float *y, int pw, int ph, void *px);
+
 /* ---- instance norm (k_norm.cu); stats: n*c pairs (mean, rstd), sums shifted by the channel's first pixel ----------
  */
 size_t dk_norm_scratch(dk_map m); /* for stats and bwd */

@@ -1,7 +1,8 @@
 /* memory.c - device memory, and pictures and weights between the host's memory and the device's.
  *
- * Transfers go through one pinned buffer in pieces. An upload returns when the piece is on its way to the device, not
- * when it is there; the next use of the buffer waits. */
+ * Transfers go through a ring of pinned pieces: while the bus moves one, the host copies the next. An upload returns
+ * when its pieces are on their way to the device, not when they are there; the next use of a place in the ring waits.
+ */
 #include "cuda/gpu.h"
 
 #include <string.h>
@@ -15,6 +16,7 @@ size_t gpu_tensor_bytes(dr_backend *be, dr_shape s) {
 dr_status gpu_alloc(dr_backend *be, size_t bytes, void **ret, dr_error *err) {
     gpu *g = gpu_of(be);
     void *p = NULL;
+    if (g->recording) return g->host.fail(err, DR_BACKEND, "cuda: memory was asked for while recording");
     cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
     if (e == cudaErrorMemoryAllocation) {
         (void)cudaGetLastError();
@@ -35,6 +37,8 @@ void gpu_free(dr_backend *be, void *p) {
 
 dr_status gpu_scratch(gpu *g, size_t bytes, void **ret, dr_error *err) {
     if (bytes > g->scratch_bytes) {
+        if (g->recording) return g->host.fail(err, DR_BACKEND, "cuda: more scratch memory while recording");
+        g->generation++;
         size_t want = (bytes + GROW - 1) / GROW * GROW;
         if (g->scratch) (void)cudaFree(g->scratch);
         g->scratch = NULL;
@@ -52,36 +56,75 @@ dr_status gpu_sync(dr_backend *be, dr_error *err) {
     return gpu_check(g, cudaStreamSynchronize(g->stream), "cudaStreamSynchronize", err);
 }
 
-static size_t piece(const gpu *g, size_t left) {
-    return left < g->staging_bytes ? left : g->staging_bytes;
+/* ---- transfers ----------------------------------------------------------------------------------------------------
+ */
+
+static size_t piece_bytes(size_t unit) {
+    return unit < GPU_PIECE ? GPU_PIECE / unit * unit : GPU_PIECE;
+}
+
+/* A copy of a piece is queued; its place in the ring is free again when the event has come. */
+static dr_status queue_piece(gpu *g, unsigned i, void *dst, const void *src, size_t n, enum cudaMemcpyKind kind,
+                             dr_error *err) {
+    dr_status s = gpu_check(g, cudaMemcpyAsync(dst, src, n, kind, g->stream), "cudaMemcpyAsync", err);
+    if (!s) s = gpu_check(g, cudaEventRecord(g->moved[i], g->stream), "cudaEventRecord", err);
+    if (s) (void)cudaStreamSynchronize(g->stream); /* without its event nobody would know */
+    return s;
+}
+
+static dr_status wait_piece(gpu *g, unsigned i, dr_error *err) {
+    return gpu_check(g, cudaEventSynchronize(g->moved[i]), "cudaEventSynchronize", err);
+}
+
+dr_status gpu_send(gpu *g, gpu_move *move, void *arg, size_t unit, void *dst, size_t bytes, dr_error *err) {
+    const size_t most = piece_bytes(unit);
+    for (size_t at = 0; at < bytes; at += most) {
+        const size_t n = bytes - at < most ? bytes - at : most;
+        const unsigned i = g->i_piece++ % GPU_N_PIECES;
+        char *staging = g->staging + i * GPU_PIECE;
+        dr_status s = wait_piece(g, i, err);
+        if (s) return s;
+        move(arg, at, staging, n);
+        s = queue_piece(g, i, (char *)dst + at, staging, n, cudaMemcpyHostToDevice, err);
+        if (s) return s;
+    }
+    return DR_OK;
+}
+
+/* All places of the ring are on their way before the first piece is taken. */
+dr_status gpu_receive(gpu *g, const void *src, gpu_move *move, void *arg, size_t unit, size_t bytes, dr_error *err) {
+    const size_t most = piece_bytes(unit);
+    const unsigned base = g->i_piece;
+    size_t asked = 0;
+    for (size_t at = 0; at < bytes; at += most) {
+        for (; asked < bytes && asked - at < GPU_N_PIECES * most; asked += most) {
+            const unsigned i = (base + (unsigned)(asked / most)) % GPU_N_PIECES;
+            dr_status s = queue_piece(g, i, g->staging + i * GPU_PIECE, (const char *)src + asked,
+                                      bytes - asked < most ? bytes - asked : most, cudaMemcpyDeviceToHost, err);
+            if (s) return s;
+        }
+        const unsigned i = (base + (unsigned)(at / most)) % GPU_N_PIECES;
+        dr_status s = wait_piece(g, i, err);
+        if (s) return s;
+        move(arg, at, g->staging + i * GPU_PIECE, bytes - at < most ? bytes - at : most);
+    }
+    g->i_piece = base + (unsigned)((bytes + most - 1) / most);
+    return DR_OK;
+}
+
+static void from_bytes(void *arg, size_t at, void *staging, size_t n) {
+    memcpy(staging, (const char *)arg + at, n);
+}
+static void to_bytes(void *arg, size_t at, void *staging, size_t n) {
+    memcpy((char *)arg + at, staging, n);
 }
 
 dr_status gpu_upload_raw(dr_backend *be, const void *src, void *dst, size_t bytes, dr_error *err) {
-    gpu *g = gpu_of(be);
-    dr_status s = DR_OK;
-    for (size_t at = 0; at < bytes && !s; at += piece(g, bytes - at)) {
-        s = gpu_sync(be, err);
-        if (s) break;
-        memcpy(g->staging, (const char *)src + at, piece(g, bytes - at));
-        s = gpu_check(
-            g, cudaMemcpyAsync((char *)dst + at, g->staging, piece(g, bytes - at), cudaMemcpyHostToDevice, g->stream),
-            "cudaMemcpyAsync", err);
-    }
-    return s;
+    return gpu_send(gpu_of(be), from_bytes, (void *)(uintptr_t)src, 1, dst, bytes, err);
 }
 
 dr_status gpu_download_raw(dr_backend *be, const void *src, void *dst, size_t bytes, dr_error *err) {
-    gpu *g = gpu_of(be);
-    dr_status s = DR_OK;
-    for (size_t at = 0; at < bytes && !s; at += piece(g, bytes - at)) {
-        s = gpu_check(g,
-                      cudaMemcpyAsync(g->staging, (const char *)src + at, piece(g, bytes - at), cudaMemcpyDeviceToHost,
-                                      g->stream),
-                      "cudaMemcpyAsync", err);
-        if (!s) s = gpu_sync(be, err);
-        if (!s) memcpy((char *)dst + at, g->staging, piece(g, bytes - at));
-    }
-    return s;
+    return gpu_receive(gpu_of(be), src, to_bytes, dst, 1, bytes, err);
 }
 
 dr_status gpu_upload(dr_backend *be, const float *nchw, dr_tensor dst, dr_error *err) {

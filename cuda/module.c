@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { STAGING_BYTES = 16 << 20, CC_MIN = 80 };
+enum { CC_MIN = 80 };
 
 static void gpu_close(dr_backend *be) {
     gpu *g = gpu_of(be);
@@ -16,6 +16,8 @@ static void gpu_close(dr_backend *be) {
     cv_close(g->conv);
     if (g->scratch) (void)cudaFree(g->scratch);
     if (g->staging) (void)cudaFreeHost(g->staging);
+    for (int i = 0; i < GPU_N_PIECES; i++)
+        if (g->moved[i]) (void)cudaEventDestroy(g->moved[i]);
     if (g->stream) (void)cudaStreamDestroy(g->stream);
     (void)cudaGetLastError(); /* what failed here is nobody else's */
     free(g);
@@ -105,6 +107,11 @@ static const dr_backend_ops ops = {
     .ema = gpu_ema,
     .norm_stats = gpu_norm_stats,
     .norm_apply = gpu_norm_apply,
+    .pixels_in = gpu_pixels_in,
+    .pixels_out = gpu_pixels_out,
+    .record_begin = gpu_record_begin,
+    .record_end = gpu_record_end,
+    .replay = gpu_replay,
 };
 
 static dr_status gpu_open(const dr_host_api *host, const dr_backend_opts *opts, dr_backend **ret, dr_error *err) {
@@ -121,13 +128,15 @@ static dr_status gpu_open(const dr_host_api *host, const dr_backend_opts *opts, 
     if (!s)
         s = gpu_check(g, cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags",
                       err);
-    if (!s) s = gpu_check(g, cudaMallocHost(&g->staging, STAGING_BYTES), "cudaMallocHost", err);
+    if (!s) s = gpu_check(g, cudaMallocHost((void **)&g->staging, GPU_N_PIECES * GPU_PIECE), "cudaMallocHost", err);
+    for (int i = 0; i < GPU_N_PIECES && !s; i++)
+        s = gpu_check(g, cudaEventCreateWithFlags(&g->moved[i], cudaEventDisableTiming), "cudaEventCreateWithFlags",
+                      err);
     if (!s) s = cv_open(host, g->stream, getenv("DERAIN_CUDA_PLANS"), &g->conv, err);
     if (s) {
         gpu_close(&g->base);
         return s;
     }
-    g->staging_bytes = STAGING_BYTES;
     *ret = &g->base;
     return DR_OK;
 }

@@ -1,7 +1,8 @@
 /* derain.c - the engine behind derain.h: a backend, resident generators, and pictures through them.
  *
  * A run: header and limits -> predicted memory against the budget -> decode -> planes of floats, mirrored to the padded
- * size -> plan -> planes -> pixels of the same picture struct (alpha and metadata stay) -> encode. The activations'
+ * size -> plan -> planes -> pixels of the same picture struct (alpha and metadata stay) -> encode. A backend that takes
+ * pixels makes the planes itself, beyond the bus. The activations'
  * block is kept between runs, since fresh pages cost as much as the network's cheap layers. */
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
@@ -151,17 +152,27 @@ static dr_status plan_for(dr_model *m, int pw, int ph, dr_plan **ret, dr_error *
 
 uint64_t dr_model_run_bytes(const dr_model *m, int width, int height) {
     int pw = dr_padded_side(width), ph = dr_padded_side(height);
-    dr_plan *p;
+    dr_plan *p = NULL, *fresh = NULL;
     if (width < SIDE_MIN || height < SIDE_MIN) return 0;
-    if (build_plan(m, pw, ph, &p, NULL)) return UINT64_MAX; /* sizes that no address can count, or no memory at all */
+    for (int i = 0; i < DR_PLANS_MAX && !p; i++)
+        if (m->plans[i].w == pw && m->plans[i].h == ph) p = m->plans[i].plan;
+    if (!p && build_plan(m, pw, ph, &fresh, NULL)) return UINT64_MAX; /* sizes that no address counts, or no memory */
+    if (!p) p = fresh;
     uint64_t scratch = dr_plan_conv_bytes(p) < SCRATCH_MAX ? dr_plan_conv_bytes(p) : SCRATCH_MAX;
     uint64_t pixels = (uint64_t)pw * (uint64_t)ph, bytes = dr_plan_bytes(p) + scratch;
-    dr_plan_destroy(p);
+    dr_plan_destroy(fresh);
     return bytes + pixels * (12 + 8 + 8) +
            (1u << 20); /* planes; the picture at 16 bits with alpha; its file; the rest */
 }
 
 /* ---- running ---------------------------------------------------------------------------------------------------- */
+
+static dr_status run_plan(dr_model *m, dr_plan *p, const dr_plan_watch *watch, dr_error *err) {
+    dr_plan_watch w = watch ? *watch : (dr_plan_watch){0};
+    w.between = m->between;
+    w.between_arg = m->between_arg;
+    return dr_plan_run(p, m->e->block, &w, err);
+}
 
 dr_status dr_model_run_planes(dr_model *m, float *planes, int pw, int ph, const dr_plan_watch *watch, dr_error *err) {
     dr_plan *p = NULL;
@@ -169,11 +180,27 @@ dr_status dr_model_run_planes(dr_model *m, float *planes, int pw, int ph, const 
     dr_status s = plan_for(m, pw, ph, &p, err);
     if (!s) s = engine_block(m->e, dr_plan_bytes(p), err);
     if (!s) s = dr_be_upload(be, planes, dr_plan_input(p, m->e->block), err);
-    dr_plan_watch w = watch ? *watch : (dr_plan_watch){0};
-    w.between = m->between;
-    w.between_arg = m->between_arg;
-    if (!s) s = dr_plan_run(p, m->e->block, &w, err);
+    if (!s) s = run_plan(m, p, watch, err);
     if (!s) s = dr_be_download(be, dr_plan_output(p, m->e->block), planes, err);
+    return s;
+}
+
+static dr_pixel_view view_of(const dr_image *img) {
+    return (dr_pixel_view){img->width, img->height, img->channels, img->depth, img->stride, img->pixels};
+}
+
+/* The same with pixels in and pixels out, where the backend takes them. */
+static dr_status run_pixels(dr_model *m, dr_image *img, int depth, const dr_plan_watch *watch, dr_error *err) {
+    dr_plan *p = NULL;
+    dr_backend *be = m->e->be;
+    dr_pixel_view v = view_of(img);
+    dr_status s = plan_for(m, dr_padded_side(img->width), dr_padded_side(img->height), &p, err);
+    if (!s) s = engine_block(m->e, dr_plan_bytes(p), err);
+    if (!s) s = dr_be_pixels_in(be, &v, dr_plan_input(p, m->e->block), err);
+    if (!s) s = run_plan(m, p, watch, err);
+    if (!s && depth && depth != img->depth) s = dr_image_set_depth(img, depth, err); /* alpha too; then the colours */
+    v = view_of(img);
+    if (!s) s = dr_be_pixels_out(be, dr_plan_output(p, m->e->block), &v, err);
     return s;
 }
 
@@ -183,9 +210,14 @@ typedef struct planes {
     int w, h;
 } planes;
 
+static dr_status check_sides(int w, int h, dr_error *err) {
+    if (w >= SIDE_MIN && h >= SIDE_MIN) return DR_OK;
+    return dr_fail_as(err, DR_INVALID, "image_too_small", "%d x %d pixels: a side is below %d", w, h, SIDE_MIN);
+}
+
 static dr_status take_planes(int w, int h, planes *ret, dr_error *err) {
-    if (w < SIDE_MIN || h < SIDE_MIN)
-        return dr_fail_as(err, DR_INVALID, "image_too_small", "%d x %d pixels: a side is below %d", w, h, SIDE_MIN);
+    dr_status s = check_sides(w, h, err);
+    if (s) return s;
     planes x = {.w = dr_padded_side(w), .h = dr_padded_side(h)};
     size_t n, bytes;
     if (dr_mul_size((size_t)x.w, (size_t)x.h, &n) && dr_mul_size(n, 3 * sizeof *x.p, &bytes)) x.p = dr_malloc(bytes);
@@ -217,6 +249,8 @@ dr_status dr_model_run_image(dr_model *m, dr_image *img, int depth, uint64_t mem
                              dr_error *err) {
     planes x = {0};
     dr_status s = check_budget(m, img->width, img->height, mem_budget, err);
+    if (!s) s = check_sides(img->width, img->height, err);
+    if (!s && dr_be_takes_pixels(m->e->be)) return run_pixels(m, img, depth, watch, err);
     if (!s) s = take_planes(img->width, img->height, &x, err);
     if (s) return s;
     dr_planar_from_image(img, x.p, x.w, x.h);

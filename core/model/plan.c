@@ -4,6 +4,7 @@
 #include "core/model/plan.h"
 
 #include "core/base/alloc.h"
+#include "core/base/log.h"
 #include "core/grad/exec.h"
 #include "core/model/fuse.h"
 #include "core/model/pack.h"
@@ -24,6 +25,16 @@ struct dr_plan {
     dr_var input, output;
     size_t bytes, conv_bytes;
     dr_pool pool; /* for what op rows keep during a run */
+    struct {
+        dr_slot slot;   /* a run, for replaying; filled or not */
+        void *block;    /* the block it works on, or that of the last plain run */
+        int n_failures; /* in a row; at FAILURES_MAX no more tries */
+    } recording;
+};
+
+enum {
+    RECORD_PIXELS_MAX = 1 << 20, /* above it, launching costs little and a run should hear of being cancelled */
+    FAILURES_MAX = 3
 };
 
 /* ---- memory --------------------------------------------------------------------------------------------------- */
@@ -150,6 +161,7 @@ out:
 
 void dr_plan_destroy(dr_plan *p) {
     if (!p) return;
+    dr_slot_clear(&p->recording.slot);
     dr_pool_done(&p->pool);
     dr_free(p->nodes);
     dr_free(p->offset);
@@ -217,22 +229,81 @@ static dr_status run_step(dr_plan *p, const dr_step *s, dr_slot *slot, void *blo
     return DR_INTERNAL;
 }
 
-dr_status dr_plan_run(dr_plan *p, void *block, const dr_plan_watch *watch, dr_error *err) {
-    for (int v = 0; v < p->n; v++) p->nodes[v].out = tensor_of(p, v, block);
+static void tell(const dr_plan_watch *watch, double part) {
+    if (watch && watch->progress)
+        atomic_store_explicit(watch->progress, watch->from + (watch->to - watch->from) * (float)part,
+                              memory_order_relaxed);
+}
+
+/* Is the run wanted still? Asked between steps, and before a recorded run. */
+static dr_status ask(const dr_plan_watch *watch, dr_error *err) {
+    if (watch && watch->cancel && atomic_load_explicit(watch->cancel, memory_order_relaxed))
+        return dr_fail(err, DR_CANCELLED, "cancelled");
+    if (watch && watch->between && !watch->between(watch->between_arg)) return dr_fail(err, DR_CANCELLED, "broken off");
+    return DR_OK;
+}
+
+static dr_status run_steps(dr_plan *p, void *block, const dr_plan_watch *watch, dr_error *err) {
     double done = 0;
     dr_status st = DR_OK;
     for (int i = 0; i < p->n_steps && !st; i++) {
-        if (watch && watch->cancel && atomic_load_explicit(watch->cancel, memory_order_relaxed))
-            st = dr_fail(err, DR_CANCELLED, "cancelled");
-        if (!st && watch && watch->between && !watch->between(watch->between_arg))
-            st = dr_fail(err, DR_CANCELLED, "broken off");
+        st = ask(watch, err);
         if (!st) st = run_step(p, &p->steps[i], p->extra[i].slot, block, err);
         done += p->extra[i].cost;
-        if (!st && watch && watch->progress)
-            atomic_store_explicit(watch->progress,
-                                  watch->from + (watch->to - watch->from) * (float)(done / p->total_cost),
-                                  memory_order_relaxed);
+        if (!st) tell(watch, done / p->total_cost);
     }
     dr_pool_reset(&p->pool);
     return st;
+}
+
+/* ---- recorded runs ---------------------------------------------------------------------------------------------- */
+
+static bool is_recordable(const dr_plan *p) {
+    dr_shape s = p->nodes[p->input].shape;
+    return dr_be_records(p->be) && (int64_t)s.n * s.h * s.w <= RECORD_PIXELS_MAX &&
+           p->recording.n_failures < FAILURES_MAX;
+}
+
+/* Replay the recording if there is one that still holds, else make one. *ret_done: the run is on its way. Whatever goes
+ * wrong while recording or on the way to it has done nothing: the plain run that follows tells if it was more. */
+static void run_recorded(dr_plan *p, void *block, bool *ret_done) {
+    dr_error err = {0};
+    dr_slot *r = &p->recording.slot;
+    dr_status s = DR_OK;
+    if (r->p && p->recording.block == block) {
+        s = dr_be_replay(p->be, r, ret_done, &err);
+        if (s || *ret_done) goto out;
+    }
+    dr_slot_clear(r);
+    if (p->recording.block != block) return; /* a first run with it takes what memory it needs */
+    s = dr_be_record_begin(p->be, &err);
+    if (!s) {
+        s = run_steps(p, block, NULL, &err);
+        dr_status end = dr_be_record_end(p->be, s ? NULL : r, s ? NULL : &err);
+        s = s ? s : end;
+    }
+    if (!s) s = dr_be_replay(p->be, r, ret_done, &err);
+out:
+    if (*ret_done) {
+        p->recording.n_failures = 0;
+        return;
+    }
+    dr_slot_clear(r);
+    p->recording.n_failures++;
+    dr_log(DR_LOG_DEBUG, NULL, "a recorded run failed, going on without: %s", err.text);
+}
+
+dr_status dr_plan_run(dr_plan *p, void *block, const dr_plan_watch *watch, dr_error *err) {
+    for (int v = 0; v < p->n; v++) p->nodes[v].out = tensor_of(p, v, block);
+    bool done = false;
+    if (is_recordable(p)) {
+        dr_status s = ask(watch, err);
+        if (s) return s;
+        run_recorded(p, block, &done);
+        if (done) tell(watch, 1);
+    }
+    if (done) return DR_OK;
+    dr_status s = run_steps(p, block, watch, err);
+    p->recording.block = s ? NULL : block;
+    return s;
 }

@@ -8,8 +8,10 @@
  *   - finds how long every value lives, lets element-wise steps work in place, and packs the values into one block
  *     of device memory;
  *   - gives every convolution a slot, so that its weights are prepared once.
- * The block belongs to the caller, who may share it between plans: nothing in it outlives a run. The parameters and
- * slots are borrowed. One owner at a time. */
+ * Where the backend records, a plan for up to a megapixel is recorded on its second run with a block and replayed from
+ * then on; the recording is made anew when the block or the backend's own memory has moved. Errors of that are no
+ * errors of the run: it goes on step by step. The block belongs to the caller, who may share it between plans: nothing
+ * in it outlives a run. The parameters and slots are borrowed. One owner at a time. */
 #ifndef DR_MODEL_PLAN_H
 #define DR_MODEL_PLAN_H
 
@@ -30,10 +32,10 @@ dr_tensor dr_plan_input(const dr_plan *p, void *block);  /* where to upload befo
 dr_tensor dr_plan_output(const dr_plan *p, void *block); /* where to download from after it */
 
 typedef struct dr_plan_watch {
-    atomic_bool *cancel;     /* looked at between steps; NULL = never */
+    atomic_bool *cancel;     /* looked at between steps (before a recorded run); NULL = never */
     _Atomic float *progress; /* receives from..to as the work goes; NULL = not wanted */
     float from, to;
-    bool (*between)(void *arg); /* asked before each step: false = CANCELLED; NULL = not asked */
+    bool (*between)(void *arg); /* asked before each step or recorded run: false = CANCELLED; NULL = not asked */
     void *between_arg;
 } dr_plan_watch;
 /* block: dr_plan_bytes, 64-byte aligned. CANCELLED, or what the backend says. watch may be NULL. */

@@ -18,7 +18,9 @@
     X(blur_down) X(blur_down_bwd) X(blur_up) X(blur_up_bwd) X(gather) X(gather_bwd) X(linear) X(linear_dx)             \
     X(linear_dw) X(l2norm) X(l2norm_bwd) X(nce) X(nce_bwd) X(gan) X(gan_bwd) X(l1) X(l1_bwd) X(adam) X(ema)
 /* clang-format on */
-#define OPTIONAL(X) X(norm_stats) X(norm_apply) X(conv2d_fuses) X(conv2d_fused)
+#define OPTIONAL(X)                                                                                                    \
+    X(norm_stats)                                                                                                      \
+    X(norm_apply) X(conv2d_fuses) X(conv2d_fused) X(pixels_in) X(pixels_out) X(record_begin) X(record_end) X(replay)
 
 #define ONE_CHAR(entry) char entry;
 struct every_entry {
@@ -52,6 +54,12 @@ dr_status dr_backend_check(const dr_backend_ops *ops, dr_error *err) {
     if (!ops->conv2d_fuses != !ops->conv2d_fused)
         return dr_fail(err, DR_BACKEND, "backend '%s' has only one of the entries 'conv2d_fuses' and 'conv2d_fused'",
                        ops->name);
+    if (!ops->pixels_in != !ops->pixels_out)
+        return dr_fail(err, DR_BACKEND, "backend '%s' has only one of the entries 'pixels_in' and 'pixels_out'",
+                       ops->name);
+    if (!ops->record_begin != !ops->record_end || !ops->record_begin != !ops->replay)
+        return dr_fail(err, DR_BACKEND,
+                       "backend '%s' has not all of the entries 'record_begin', 'record_end', 'replay'", ops->name);
     return DR_OK;
 }
 

@@ -17,6 +17,7 @@
 
 #include "core/base/status.h"
 #include "core/tensor/shape.h"
+#include <stdatomic.h>
 #include <stdint.h>
 
 #define DR_BACKEND_ABI 1u
@@ -74,13 +75,14 @@ typedef struct dr_conv_fuse {
     float eps;             /* of out_stats */
 } dr_conv_fuse;
 
-/* AUTO: f32 on the CPU, bf16 on a GPU. BF16: the operands of convolutions are bf16, sums f32; a GPU also stores features
- * (channels a multiple of 8) in bf16, the CPU everything in f32. Pictures, losses, weights, statistics: always f32. */
+/* AUTO: f32 on the CPU, bf16 on a GPU. BF16: the operands of convolutions are bf16, sums f32; a GPU also stores
+ * features (channels a multiple of 8) in bf16, the CPU everything in f32. Pictures, losses, weights, statistics: always
+ * f32. */
 typedef enum dr_precision { DR_PREC_AUTO, DR_PREC_F32, DR_PREC_BF16 } dr_precision;
 
 typedef struct dr_backend_opts {
-    int device;             /* GPU index */
-    int threads;            /* CPU: 0 = all cores */
+    int device;  /* GPU index */
+    int threads; /* CPU: 0 = all cores */
     dr_precision precision;
 } dr_backend_opts;
 
@@ -88,6 +90,14 @@ typedef struct dr_adam_desc {
     float lr, beta1, beta2, eps;
     int64_t t; /* step number, from 1, for the bias corrections */
 } dr_adam_desc;
+
+/* Interleaved samples in host memory, as core/image/image.h has them: row y begins at pixels + y * stride. */
+typedef struct dr_pixel_view {
+    int width, height, channels; /* 1 grey, 2 grey+alpha, 3 RGB, 4 RGBA */
+    int depth;                   /* 8 or 16 bits a sample, the latter in the machine's byte order */
+    size_t stride;               /* bytes */
+    void *pixels;
+} dr_pixel_view;
 
 /* What the host gives to a module: nothing of ours is linked into it. */
 typedef struct dr_host_api {
@@ -199,11 +209,30 @@ typedef struct dr_backend_ops {
     bool (*conv2d_fuses)(dr_backend *be, dr_conv2d_desc d, const dr_conv_fuse *f, dr_shape x, dr_shape y);
     dr_status (*conv2d_fused)(dr_backend *be, dr_conv2d_desc d, const dr_conv_fuse *f, dr_tensor x, const float *w,
                               const float *b, dr_tensor y, dr_slot *slot, dr_error *err);
+
+    /* Pixels over the bus instead of planes of floats, for backends with memory of their own; NULL is allowed, both or
+     * none. Values, mirroring and rounding are those of core/image/convert.h, to the bit. */
+    /* x is (1,3,ph,pw) with ph >= height, pw >= width. The picture may go when this returns. */
+    dr_status (*pixels_in)(dr_backend *be, const dr_pixel_view *img, dr_tensor x, dr_error *err);
+    /* The upper left part of y, (1,3,ph,pw), into the colours or grey of img; alpha stays. Waits for the device. */
+    dr_status (*pixels_out)(dr_backend *be, dr_tensor y, const dr_pixel_view *img, dr_error *err);
+
+    /* Many calls recorded once and repeated as one, for backends where a call costs more than its work; NULL is
+     * allowed, all three or none. Between begin and end, entries that compute are noted with all their arguments
+     * instead of being carried out; no other entry may be called, and none may need memory that it has not had before:
+     * a recording follows a plain run of the same calls. The results are those of the plain calls, to the bit. */
+    dr_status (*record_begin)(dr_backend *be, dr_error *err);
+    /* Ends the recording in any case. ret: an empty slot, or NULL to forget what was noted. */
+    dr_status (*record_end)(dr_backend *be, dr_slot *ret, dr_error *err);
+    /* *ret_done: false, and nothing done, if the recording is of no use any more, since memory of the backend's own
+     * that it works with has moved. */
+    dr_status (*replay)(dr_backend *be, const dr_slot *recording, bool *ret_done, dr_error *err);
 } dr_backend_ops;
 
 /* Every implementation's instance starts with this. */
 struct dr_backend {
     const dr_backend_ops *ops;
+    atomic_ullong n_recorded, n_replayed; /* counted by the wrappers; anybody may read */
 };
 
 extern const dr_backend_ops dr_cpu_ops; /* core/cpu; the one link upward, by name only */

@@ -396,3 +396,55 @@ dr_status dr_be_conv2d_fused(dr_backend *be, dr_conv2d_desc d, const dr_conv_fus
     ENTER(conv2d_fused);
     return be->ops->conv2d_fused(be, d, f, x, w, b, y, slot, err);
 }
+
+bool dr_be_takes_pixels(const dr_backend *be) {
+    return be->ops->pixels_in && be->ops->pixels_out;
+}
+
+/* Is t a padded picture of this one? */
+static bool is_picture(const dr_pixel_view *v, dr_tensor t) {
+    return v->pixels && v->width > 0 && v->height > 0 && v->channels >= 1 && v->channels <= 4 &&
+           (v->depth == 8 || v->depth == 16) &&
+           v->stride >= (size_t)v->width * (size_t)v->channels * (size_t)(v->depth / 8) && ok(t) && t.shape.n == 1 &&
+           t.shape.c == 3 && t.shape.h >= v->height && t.shape.w >= v->width;
+}
+
+dr_status dr_be_pixels_in(dr_backend *be, const dr_pixel_view *img, dr_tensor x, dr_error *err) {
+    assert(is_picture(img, x) && be->ops->pixels_in);
+    ENTER(pixels_in);
+    return be->ops->pixels_in(be, img, x, err);
+}
+
+dr_status dr_be_pixels_out(dr_backend *be, dr_tensor y, const dr_pixel_view *img, dr_error *err) {
+    assert(is_picture(img, y) && be->ops->pixels_out);
+    ENTER(pixels_out);
+    return be->ops->pixels_out(be, y, img, err);
+}
+
+bool dr_be_records(const dr_backend *be) {
+    return be->ops->record_begin && be->ops->record_end && be->ops->replay;
+}
+
+dr_status dr_be_record_begin(dr_backend *be, dr_error *err) {
+    assert(be->ops->record_begin);
+    ENTER(record_begin);
+    return be->ops->record_begin(be, err);
+}
+
+/* A fault here must not leave the backend recording. */
+dr_status dr_be_record_end(dr_backend *be, dr_slot *ret, dr_error *err) {
+    assert(be->ops->record_end && (!ret || !ret->p));
+    bool fault = is_fault();
+    dr_status s = be->ops->record_end(be, fault ? NULL : ret, err);
+    if (fault) return dr_fail(err, DR_BACKEND, "%s: record_end: fault injected by a test", be->ops->name);
+    if (!s && ret) be->n_recorded++;
+    return s;
+}
+
+dr_status dr_be_replay(dr_backend *be, const dr_slot *recording, bool *ret_done, dr_error *err) {
+    assert(be->ops->replay && recording->p);
+    ENTER(replay);
+    dr_status s = be->ops->replay(be, recording, ret_done, err);
+    if (!s && *ret_done) be->n_replayed++;
+    return s;
+}

@@ -98,4 +98,14 @@ bool dr_be_conv2d_fuses(dr_backend *be, dr_conv2d_desc d, const dr_conv_fuse *f,
 DR_MUSTUSE dr_status dr_be_conv2d_fused(dr_backend *be, dr_conv2d_desc d, const dr_conv_fuse *f, dr_tensor x,
                                         const float *w, const float *b, dr_tensor y, dr_slot *slot, dr_error *err);
 
+/* Does the backend take pixels? Else core/image/convert.h, upload and download. */
+bool dr_be_takes_pixels(const dr_backend *be);
+DR_MUSTUSE dr_status dr_be_pixels_in(dr_backend *be, const dr_pixel_view *img, dr_tensor x, dr_error *err);
+DR_MUSTUSE dr_status dr_be_pixels_out(dr_backend *be, dr_tensor y, const dr_pixel_view *img, dr_error *err);
+
+bool dr_be_records(const dr_backend *be);
+DR_MUSTUSE dr_status dr_be_record_begin(dr_backend *be, dr_error *err);
+DR_MUSTUSE dr_status dr_be_record_end(dr_backend *be, dr_slot *ret, dr_error *err);
+DR_MUSTUSE dr_status dr_be_replay(dr_backend *be, const dr_slot *recording, bool *ret_done, dr_error *err);
+
 #endif

@@ -4,6 +4,7 @@
  * The emulated module (build/cusim) computes with the real kernels' sources, bf16 storage included; only convolutions
  * are plain loops. Where DERAIN_GPU_TEST is set, the module of DERAIN_MODULE_DIR runs on its device. */
 #include "core/derain.h"
+#include "core/image/convert.h"
 #include "core/model/engine.h"
 #include "core/model/weights.h"
 #include "tests/cuda/parity.h"
@@ -93,6 +94,59 @@ TEST(generator_is_near_the_cpu_in_bf16) {
 TEST(shipped_weights_are_within_two_levels_in_bf16) {
     compare(64, 48, 1, false, "models/derain.safetensors");
     if (!t_bad) compare(45, 71, 1, false, "models/derain.safetensors");
+}
+
+/* A served picture (pixels in, pixels out) against the planes' way on the same module: the same pixels, every time. */
+static void serve(dr_model *m, int w, int h, int channels, int depth, int out_depth) {
+    dr_image img = {0}, want = {0}, got = {0};
+    const int pw = dr_padded_side(w), ph = dr_padded_side(h);
+    float *x = malloc(3 * (size_t)pw * (size_t)ph * sizeof *x);
+    dr_rng r;
+    dr_rng_seed(&r, 4, 4);
+    dr_status s = dr_image_init(&img, w, h, channels, depth, &err);
+    for (size_t i = 0; !s && i < img.stride * (size_t)h; i++)
+        ((uint8_t *)img.pixels)[i] = (uint8_t)(i / 5 + dr_rng_below(&r, 90));
+    if (!s) s = dr_image_copy(&img, &want, &err);
+    dr_planar_from_image(&img, x, pw, ph);
+    if (!s) s = dr_model_run_planes(m, x, pw, ph, NULL, &err);
+    if (!s && out_depth != depth) s = dr_image_set_depth(&want, out_depth, &err);
+    if (!s) dr_planar_to_image(x, pw, ph, &want);
+    bool same = true;
+    for (int i = 0; i < 4 && !s; i++) {
+        s = dr_image_copy(&img, &got, &err);
+        if (!s) s = dr_model_run_image(m, &got, out_depth, UINT64_MAX, NULL, &err);
+        same = same && !s && got.stride == want.stride && !memcmp(got.pixels, want.pixels, want.stride * (size_t)h);
+        dr_image_done(&got);
+    }
+    same = same && (out_depth != depth || memcmp(img.pixels, want.pixels, want.stride * (size_t)h));
+    dr_image_done(&img);
+    dr_image_done(&want);
+    free(x);
+    CHECK_MSG(!s, "%s", err.text);
+    CHECK_MSG(same, "%d x %d, %d channels of %d bits to %d", w, h, channels, depth, out_depth);
+}
+
+TEST(pictures_go_as_pixels) {
+    char path[64];
+    dr_engine *e = NULL;
+    dr_model *m = NULL;
+    err = (dr_error){0};
+    snprintf(path, sizeof path, "/tmp/test_parity_%ld", (long)getpid());
+    dr_status s = model_file(path, 2, 1);
+    if (!s) s = dr_engine_open(&(dr_engine_opts){.backend = "cuda"}, &e, &err);
+    if (!s) s = dr_model_open(e, path, &m, &err);
+    unlink(path);
+    CHECK_MSG(!s, "%s", err.text);
+    serve(m, 37, 22, 3, 8, 8);
+    if (!t_bad) serve(m, 24, 20, 4, 8, 16);
+    if (!t_bad) serve(m, 17, 33, 2, 16, 8);
+    if (!t_bad) serve(m, 16, 16, 1, 16, 16);
+    dr_image small;
+    CHECK(!dr_image_init(&small, 8, 40, 3, 8, &err));
+    CHECK(dr_model_run_image(m, &small, 8, UINT64_MAX, NULL, &err) == DR_INVALID);
+    dr_image_done(&small);
+    dr_model_close(m);
+    dr_engine_close(e);
 }
 
 /* ---- training --------------------------------------------------------------------------------------------------- */

@@ -1,14 +1,16 @@
 /* conv_naive.c - the door of cuda/conv.h with plain loops, for machines without a device: what a test runs on, and what
  * cuDNN is compared with. Sums are f32 in a fixed order; bf16 inputs are widened, a bf16 result rounds once.
- * The innermost loop always runs along channels, so the compiler can vectorise it without reordering sums. There is no
- * stream: memory is the host's and a call is done when it returns. */
+ * The innermost loop always runs along channels, so the compiler can vectorise it without reordering sums. A call is
+ * done when it returns, unless the stream is being captured (tests/cusim): then it goes into the graph. */
 #include "cuda/conv.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct cv_engine {
     const dr_host_api *host;
+    cudaStream_t st;
 };
 
 static inline float from_bf16(uint16_t v) {
@@ -110,10 +112,11 @@ static float *transposed(sizes z, const float *w) {
 }
 
 dr_status cv_open(const dr_host_api *host, cudaStream_t st, const char *cache_path, cv_engine **ret, dr_error *err) {
-    (void)st, (void)cache_path;
-    cv_engine *e = malloc(sizeof *e);
+    (void)cache_path;
+    cv_engine *e = calloc(1, sizeof *e);
     if (!e) return host->fail(err, DR_NOMEM, "out of memory for the convolutions");
     e->host = host;
+    e->st = st;
     *ret = e;
     return DR_OK;
 }
@@ -122,7 +125,20 @@ void cv_close(cv_engine *e) {
     free(e);
 }
 
-dr_status cv_run(cv_engine *e, cv_kind kind, cv_shape s, const void *a, const void *b, void *out, dr_error *err) {
+typedef struct job {
+    cv_engine *e;
+    cv_kind kind;
+    cv_shape s;
+    const void *a, *b;
+    void *out;
+} job;
+
+static dr_status work(const job *j, dr_error *err) {
+    cv_engine *e = j->e;
+    const cv_kind kind = j->kind;
+    const cv_shape s = j->s;
+    const void *a = j->a, *b = j->b;
+    void *out = j->out;
     if (s.n < 1 || s.i < 8 || s.o < 8 || s.i % 8 || s.o % 8 || s.k < 1 || s.pad < 0 || s.h < 1 || s.w < 1 ||
         s.h + 2 * s.pad < s.k || s.w + 2 * s.pad < s.k) {
         e->host->fail(err, DR_BACKEND, "convolution of %dx%dx%dx%d to %d, %dx%d pad %d: not a shape for this backend",
@@ -166,6 +182,24 @@ out:
     return status;
 }
 
+static void queued(void *arg) {
+    if (!work(arg, NULL)) return;
+    fprintf(stderr, "conv_naive: a recorded convolution failed\n");
+    abort();
+}
+
+/* At once, or into the graph where the stream is captured. Programs without the stand-in have no streams. */
+#pragma weak cusim_enqueue
+#pragma weak cudaStreamIsCapturing
+dr_status cv_run(cv_engine *e, cv_kind kind, cv_shape s, const void *a, const void *b, void *out, dr_error *err) {
+    const job j = {e, kind, s, a, b, out};
+    enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    if (e->st && cudaStreamIsCapturing) (void)cudaStreamIsCapturing(e->st, &capture);
+    if (capture == cudaStreamCaptureStatusNone) return work(&j, err);
+    cusim_enqueue(e->st, queued, &j, sizeof j);
+    return DR_OK;
+}
+
 /* One way to do it: nothing to choose and nothing to keep. */
 dr_status cv_tune(cv_engine *e, cv_kind kind, cv_shape s, dr_error *err) {
     (void)e, (void)kind, (void)s, (void)err;
@@ -175,6 +209,11 @@ dr_status cv_tune(cv_engine *e, cv_kind kind, cv_shape s, dr_error *err) {
 dr_status cv_save(cv_engine *e, dr_error *err) {
     (void)e, (void)err;
     return DR_OK;
+}
+
+unsigned cv_generation(const cv_engine *e) {
+    (void)e;
+    return 0;
 }
 
 size_t cv_workspace_bytes(const cv_engine *e) {

@@ -105,6 +105,12 @@ static inline float2 __bfloat1622float2(__nv_bfloat162 h) {
     return float2{__bfloat162float(h.x), __bfloat162float(h.y)};
 }
 
+static inline float __fmul_rn(float a, float b) { /* never part of a fused multiply-add */
+    return a * b;
+}
+static inline float __fadd_rn(float a, float b) {
+    return a + b;
+}
 static inline float rsqrtf(float x) {
     return 1.f / sqrtf(x);
 }
