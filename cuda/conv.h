@@ -12,11 +12,16 @@ typedef struct cv_engine cv_engine; /* handle, plans by shape, workspace; one st
 
 typedef enum cv_kind { CV_FORWARD, CV_BACKWARD_DATA, CV_BACKWARD_WEIGHTS } cv_kind;
 
-/* Stride 1, zero padding; x is (n,h,w,i), y is (n,h+2pad-k+1,w+2pad-k+1,o). */
+/* Stride 1, zero padding; windows of k x k, or k x kw; x is (n,h,w,i), y is (n,h+2pad-k+1,w+2pad-kw+1,o). */
 typedef struct cv_shape {
     int n, i, h, w, o, k, pad;
     dk_type type; /* DK_F32: full f32 arithmetic, no tf32 */
+    int kw;       /* width of a window that is not square; 0: k */
 } cv_shape;
+
+static inline int cv_kw(cv_shape s) {
+    return s.kw ? s.kw : s.k;
+}
 
 /* host: for messages. cache_path: file of tuned engines, NULL: none (never written outside cv_tune). */
 dr_status cv_open(const dr_host_api *host, cudaStream_t st, const char *cache_path, cv_engine **ret, dr_error *err);

@@ -67,7 +67,8 @@ static dr_status cuda_fail(const cv_engine *e, cudaError_t c, const char *doing,
  */
 
 static uint64_t hash(const key *k) {
-    const int v[] = {(int)k->kind, (int)k->s.type, k->s.n, k->s.i, k->s.h, k->s.w, k->s.o, k->s.k, k->s.pad};
+    const int v[] = {(int)k->kind, (int)k->s.type, k->s.n, k->s.i,   k->s.h,
+                     k->s.w,       k->s.o,         k->s.k, k->s.pad, cv_kw(k->s)};
     uint64_t h = 14695981039346656037u; /* FNV-1a over the numbers, not over padding */
     for (size_t i = 0; i < sizeof v / sizeof *v; i++) h = (h ^ (uint32_t)v[i]) * 1099511628211u;
     return h ^ (h >> 29);
@@ -75,7 +76,8 @@ static uint64_t hash(const key *k) {
 
 static bool same_key(const key *a, const key *b) {
     return a->kind == b->kind && a->s.type == b->s.type && a->s.n == b->s.n && a->s.i == b->s.i && a->s.h == b->s.h &&
-           a->s.w == b->s.w && a->s.o == b->s.o && a->s.k == b->s.k && a->s.pad == b->s.pad;
+           a->s.w == b->s.w && a->s.o == b->s.o && a->s.k == b->s.k && a->s.pad == b->s.pad &&
+           cv_kw(a->s) == cv_kw(b->s);
 }
 
 static entry *slot(entry *table, int cap, const key *k) {
@@ -97,8 +99,9 @@ static dr_status make_room(cv_engine *e, dr_error *err) {
     return DR_OK;
 }
 
-/* The line of the cache for a shape on this device with this cuDNN. */
+/* The line of the cache for a shape on this device with this cuDNN. The file knows square windows only. */
 static cv_cache_line *cached(const cv_engine *e, const key *k) {
+    if (cv_kw(k->s) != k->s.k) return NULL;
     for (int i = 0; i < e->n_lines; i++) {
         cv_cache_line *l = &e->lines[i];
         if (l->kind == (int)k->kind && l->type == (int)k->s.type && l->n == k->s.n && l->i == k->s.i &&
@@ -126,7 +129,8 @@ static dr_status candidate(cv_engine *e, const key *k, int skip, cg_plan *ret, d
 static dr_status check_shape(const cv_engine *e, cv_shape s, dr_error *err) {
     bool ok = s.n > 0 && s.i > 0 && s.h > 0 && s.w > 0 && s.o > 0 && s.k > 0 && s.pad >= 0 && s.i % 8 == 0 &&
               s.o % 8 == 0 && s.k <= 64 && s.pad <= 64 && (int64_t)s.h + 2 * s.pad >= s.k &&
-              (int64_t)s.w + 2 * s.pad >= s.k && (s.type == DK_F32 || s.type == DK_BF16);
+              (int64_t)s.w + 2 * s.pad >= cv_kw(s) && cv_kw(s) > 0 && cv_kw(s) <= 64 &&
+              (s.type == DK_F32 || s.type == DK_BF16);
     if (ok) return DR_OK;
     char what[128];
     cv_shape_text(CV_FORWARD, s, what, sizeof what);
@@ -289,6 +293,7 @@ static dr_status measure(cv_engine *e, const cg_plan *p, cv_kind kind, void *con
 }
 
 static dr_status remember(cv_engine *e, const key *k, const cv_plan_id *id, dr_error *err) {
+    if (cv_kw(k->s) != k->s.k) return DR_OK;
     cv_cache_line l = {.cudnn = (int)cudnnGetVersion(),
                        .cc = e->cc,
                        .sms = e->sms,
@@ -330,9 +335,9 @@ dr_status cv_tune(cv_engine *e, cv_kind kind, cv_shape s, dr_error *err) {
     dr_status status = find(e, kind, s, &at, err);
     if (status) return status;
     const size_t less = (size_t)(s.k - 1), x = (size_t)s.n * (size_t)s.h * (size_t)s.w * (size_t)s.i,
-                 w = (size_t)s.o * (size_t)s.k * (size_t)s.k * (size_t)s.i,
-                 y = (size_t)s.n * ((size_t)s.h + 2 * (size_t)s.pad - less) * ((size_t)s.w + 2 * (size_t)s.pad - less) *
-                     (size_t)s.o;
+                 w = (size_t)s.o * (size_t)s.k * (size_t)cv_kw(s) * (size_t)s.i,
+                 y = (size_t)s.n * ((size_t)s.h + 2 * (size_t)s.pad - less) *
+                     ((size_t)s.w + 2 * (size_t)s.pad - (size_t)(cv_kw(s) - 1)) * (size_t)s.o;
     const size_t count[3] = {kind == CV_BACKWARD_DATA ? y : x, kind == CV_BACKWARD_WEIGHTS ? y : w,
                              kind == CV_FORWARD         ? y
                              : kind == CV_BACKWARD_DATA ? x

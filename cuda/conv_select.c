@@ -36,7 +36,7 @@ bool cv_same_id(const cv_plan_id *a, const cv_plan_id *b) {
 void cv_shape_text(cv_kind kind, cv_shape s, char *ret, size_t cap) {
     static const char *const kinds[] = {"forward", "data gradient", "weight gradient"};
     snprintf(ret, cap, "%s %s %dx%dx%dx%d to %d, %dx%d pad %d", kinds[kind], s.type == DK_BF16 ? "bf16" : "f32", s.n,
-             s.i, s.h, s.w, s.o, s.k, s.k, s.pad);
+             s.i, s.h, s.w, s.o, s.k, cv_kw(s), s.pad);
 }
 
 dr_status cv_select_open(const cg_target *t, cv_kind kind, cv_shape s, cv_select **ret, dr_error *err) {
@@ -48,6 +48,7 @@ dr_status cv_select_open(const cg_target *t, cv_kind kind, cv_shape s, cv_select
                        .w = s.w,
                        .o = s.o,
                        .k = s.k,
+                       .kw = cv_kw(s),
                        .pad = s.pad,
                        .type = s.type == DK_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT};
     cv_select *r = calloc(1, sizeof *r);

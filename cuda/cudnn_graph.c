@@ -176,10 +176,10 @@ dr_status cg_graph_create(const cg_target *t, cg_op op, const cg_conv *c, cg_gra
     cg_graph *g = calloc(1, sizeof *g);
     if (!g) return t->host->fail(err, DR_NOMEM, "out of memory for a convolution's graph");
     builder b = {.host = t->host, .err = err};
-    const int64_t less = c->k - 1 - 2 * c->pad;
+    const int64_t less = c->k - 1 - 2 * c->pad, less_w = c->kw - 1 - 2 * c->pad;
     desc x = tensor(&b, CG_X + 1, c->n, c->i, c->h, c->w, c->type);
-    desc w = tensor(&b, CG_W + 1, c->o, c->i, c->k, c->k, c->type);
-    desc y = tensor(&b, CG_Y + 1, c->n, c->o, c->h - less, c->w - less, c->type);
+    desc w = tensor(&b, CG_W + 1, c->o, c->i, c->k, c->kw, c->type);
+    desc y = tensor(&b, CG_Y + 1, c->n, c->o, c->h - less, c->w - less_w, c->type);
     desc conv = convolution(&b, c->pad);
     const struct op_names *a = &ops[op];
     const float one = 1, zero = 0;

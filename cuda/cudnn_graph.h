@@ -24,9 +24,9 @@ typedef struct cg_target {
 
 typedef enum cg_op { CG_FORWARD, CG_BACKWARD_DATA, CG_BACKWARD_WEIGHTS } cg_op;
 
-/* x (n,h,w,i), w (o,k,k,i), y (n,h+2pad-k+1,w+2pad-k+1,o), all NHWC of one type; stride 1, f32 sums. */
+/* x (n,h,w,i), w (o,k,kw,i), y (n,h+2pad-k+1,w+2pad-kw+1,o), all NHWC of one type; stride 1, f32 sums. */
 typedef struct cg_conv {
-    int64_t n, i, h, w, o, k, pad;
+    int64_t n, i, h, w, o, k, kw, pad;
     cudnnDataType_t type;
 } cg_conv;
 

@@ -352,3 +352,50 @@ void dk_bias_grad(cudaStream_t st, dk_map m, const void *dy, float *db, void *sc
     DR_LAUNCH(grad_finish, dim3((unsigned)ceil_div((size_t)m.c * 32, BLOCK)), dim3(BLOCK), 0, st, m.c, s.slabs, s.terms,
               part, db);
 }
+
+/* ---- a square window as rows ------------------------------------------------------------------------------------- */
+
+template <class T>
+static __global__ void pack_rows(int o, int i, int k, size_t n, int ipad, const float *__restrict__ w,
+                                 T *__restrict__ y) {
+    for (size_t at = thread_id(); at < n; at += thread_count()) {
+        const int in = (int)(at % ipad), s = (int)(at / ipad % k), q = (int)(at / ipad / k), r = q / o;
+        dk_store(y + at, in < i && r < k ? w[(((size_t)(q % o) * i + in) * k + r) * k + s] : 0.0f);
+    }
+}
+
+void dk_pack_rows(cudaStream_t st, int o, int i, int k, int opad, int ipad, dk_type t, const float *w, void *y) {
+    const size_t n = (size_t)opad * (size_t)k * (size_t)ipad;
+    DK_TYPED(t, T, DR_LAUNCH(pack_rows<T>, dim3(dk_grid(n, BLOCK)), dim3(BLOCK), 0, st, o, i, k, n, ipad, w, (T *)y));
+}
+
+/* A thread makes pixels of one row. Grid: columns, rows of all images. */
+template <class T, int C>
+static __global__ void sum_rows(int n, int h, int w, int k, int cpad, const T *__restrict__ x, const float *bias,
+                                float *__restrict__ y) {
+    for (int64_t row = blockIdx.y; row < (int64_t)n * h; row += gridDim.y) {
+        const int image = (int)(row / h), line = (int)(row - (int64_t)image * h);
+        const T *from = x + ((size_t)image * (h + k - 1) + line) * w * cpad;
+        for (int col = (int)thread_id(); col < w; col += (int)thread_count()) {
+            float sum[C];
+#pragma unroll
+            for (int c = 0; c < C; c++) sum[c] = bias ? bias[c] : 0.0f;
+            for (int r = 0; r < k; r++)
+#pragma unroll
+                for (int c = 0; c < C; c++) sum[c] += dk_load(from + ((size_t)r * w + col) * cpad + r * C + c);
+#pragma unroll
+            for (int c = 0; c < C; c++) y[(((size_t)image * C + c) * h + line) * w + col] = sum[c];
+        }
+    }
+}
+
+void dk_sum_rows(cudaStream_t st, dk_map m, int k, int cpad, dk_type t, const void *x, const float *bias, float *y) {
+    const int64_t rows = (int64_t)m.n * m.h;
+    const dim3 grid((unsigned)ceil_div((size_t)m.w, BLOCK), (unsigned)(rows < 65535 ? rows : 65535));
+    if (m.c == 1)
+        DK_TYPED(t, T,
+                 DR_LAUNCH((sum_rows<T, 1>), grid, dim3(BLOCK), 0, st, m.n, m.h, m.w, k, cpad, (const T *)x, bias, y));
+    else
+        DK_TYPED(t, T,
+                 DR_LAUNCH((sum_rows<T, 3>), grid, dim3(BLOCK), 0, st, m.n, m.h, m.w, k, cpad, (const T *)x, bias, y));
+}

@@ -67,6 +67,12 @@ void dk_widen(cudaStream_t st, dk_map m, int cpad, dk_type t, const float *x, vo
 void dk_narrow(cudaStream_t st, dk_map m, int cpad, dk_type t, const void *x, const float *bias, float *y);
 /* weights (O,I,k,k) f32 -> (opad,k,k,ipad) of type t, zero where padded */
 void dk_pack_weights(cudaStream_t st, int o, int i, int k, int opad, int ipad, dk_type t, const float *w, void *y);
+/* A k x k convolution as k horizontal ones: channel r*O + o of a 1 x k convolution over all rows is row r of output o's
+ * window. Weights (O,I,k,k) f32 -> (opad,1,k,ipad), opad >= k*O, zero where padded. */
+void dk_pack_rows(cudaStream_t st, int o, int i, int k, int opad, int ipad, dk_type t, const float *w, void *y);
+/* Their sums: x NHWC of type t with cpad channels and h+k-1 rows -> planar (n,c,h,w) plus bias[c] if not NULL; c 1 or 3
+ */
+void dk_sum_rows(cudaStream_t st, dk_map m, int k, int cpad, dk_type t, const void *x, const float *bias, float *y);
 /* dw (O,I,k,k) f32 += the (opad,k,k,ipad) gradient of type t */
 void dk_unpack_weights(cudaStream_t st, int o, int i, int k, int opad, int ipad, dk_type t, const void *x, float *dw);
 /* y += b[c] for a wide tensor; db[c] += sum of dy over n,h,w for any map */

@@ -13,7 +13,7 @@ static int round8(int c) {
 
 /* The convolution x -> y with all channels rounded up. */
 static cv_shape shape_of(const gpu *g, dr_conv2d_desc d, dr_shape x, dr_shape y) {
-    return (cv_shape){x.n, round8(x.c), x.h, x.w, round8(y.c), d.k, d.pad, g->type};
+    return (cv_shape){x.n, round8(x.c), x.h, x.w, round8(y.c), d.k, d.pad, g->type, 0};
 }
 
 static size_t elt(const gpu *g) {
@@ -27,7 +27,7 @@ static size_t wide_bytes(const gpu *g, dr_shape s) {
 }
 
 static size_t weight_bytes(const gpu *g, cv_shape s) {
-    return gpu_aligned((size_t)s.o * (size_t)s.k * (size_t)s.k * (size_t)s.i * elt(g));
+    return gpu_aligned((size_t)s.o * (size_t)s.k * (size_t)cv_kw(s) * (size_t)s.i * elt(g));
 }
 
 /* The tensor in the form that conv.h takes: itself, or widened into *at, which moves on. */
@@ -47,7 +47,10 @@ static void free_packed(void *p) {
 }
 
 static void pack(gpu *g, cv_shape s, int o, int i, const float *w, void *y) {
-    dk_pack_weights(g->stream, o, i, s.k, s.o, s.i, s.type, w, y);
+    if (s.kw) /* by rows */
+        dk_pack_rows(g->stream, o, i, s.kw, s.o, s.i, s.type, w, y);
+    else
+        dk_pack_weights(g->stream, o, i, s.k, s.o, s.i, s.type, w, y);
 }
 
 /* Packed weights: from the slot if they stay, else made in *at. */
@@ -73,9 +76,36 @@ static dr_status weights(gpu *g, dr_conv2d_desc d, cv_shape s, int o, int i, con
 /* ---- the three ----------------------------------------------------------------------------------------------------
  */
 
+/* Large windows with one or three outputs, as the generator's last layer: k x k would fill 3 of 64 columns of a tensor
+ * core's tile, and no Hopper engine takes 7x7. As a 1 x k convolution with k times the outputs it has engines
+ * everywhere, and its sums over k rows are made here, in f32 of parts rounded to the type: the error stays that of one
+ * rounding. */
+static bool by_rows(dr_conv2d_desc d, dr_shape x, dr_shape y) {
+    return d.k >= 5 && d.k <= 64 && d.pad == 0 && (y.c == 1 || y.c == 3) && x.c >= 16;
+}
+
+static dr_status conv_by_rows(gpu *g, dr_conv2d_desc d, dr_tensor x, const float *w, const float *b, dr_tensor y,
+                              dr_slot *slot, dr_error *err) {
+    const cv_shape s = {x.shape.n, round8(x.shape.c), x.shape.h, x.shape.w, round8(d.k * y.shape.c), 1,
+                        0,         g->type,           d.k};
+    const size_t sums = gpu_aligned((size_t)s.n * (size_t)s.h * (size_t)y.shape.w * (size_t)s.o * elt(g));
+    void *mem;
+    dr_status st = gpu_scratch(g, wide_bytes(g, x.shape) + sums + weight_bytes(g, s) + 256, &mem, err);
+    if (st) return st;
+    char *at = mem;
+    const void *wx = widened(g, x, &at), *ww;
+    void *parts = at;
+    at += sums;
+    if ((st = weights(g, d, s, y.shape.c, x.shape.c, w, slot, &at, &ww, err))) return st;
+    if ((st = cv_run(g->conv, CV_FORWARD, s, wx, ww, parts, err))) return st;
+    dk_sum_rows(g->stream, gpu_map(g, y.shape), d.k, s.o, s.type, parts, b, y.data);
+    return gpu_launched(g, "conv2d", err);
+}
+
 dr_status gpu_conv2d(dr_backend *be, dr_conv2d_desc d, dr_tensor x, const float *w, const float *b, dr_tensor y,
                      dr_slot *slot, dr_error *err) {
     gpu *g = gpu_of(be);
+    if (by_rows(d, x.shape, y.shape)) return conv_by_rows(g, d, x, w, b, y, slot, err);
     cv_shape s = shape_of(g, d, x.shape, y.shape);
     dk_map my = gpu_map(g, y.shape);
     void *mem;

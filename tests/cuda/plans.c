@@ -177,9 +177,9 @@ TEST(refusals) {
     if (!t.device) SKIP("cuDNN makes no plans without a device");
     cv_select *c = NULL;
     err = (dr_error){0};
-    cv_shape s = {1, 64, 2, 2, 64, 7, 0, DK_BF16}; /* larger window than picture */
+    cv_shape s = {1, 64, 2, 2, 64, 7, 0, DK_BF16, 0}; /* larger window than picture */
     CHECK(cv_select_open(&t, CV_FORWARD, s, &c, &err) && !c && err.text[0]);
-    s = (cv_shape){1, 64, 64, 64, 64, 3, 1, DK_BF16};
+    s = (cv_shape){1, 64, 64, 64, 64, 3, 1, DK_BF16, 0};
     err = (dr_error){0};
     CHECK(!cv_select_open(&t, CV_FORWARD, s, &c, &err));
     cg_plan p = {0};
@@ -205,7 +205,7 @@ TEST(more_than_2_31_elements) {
     dr_error err = {0};
     cg_target t = {.host = &host, .device = open_device(90, &err)};
     if (!t.device) SKIP("cuDNN makes no plans without a device");
-    cv_shape s = {1, 64, 6000, 6000, 64, 3, 1, DK_BF16}; /* 2.3e9 */
+    cv_shape s = {1, 64, 6000, 6000, 64, 3, 1, DK_BF16, 0}; /* 2.3e9 */
     cv_select *c = NULL;
     cg_plan p = {0};
     dr_status st = cv_select_open(&t, CV_FORWARD, s, &c, &err);

@@ -21,8 +21,8 @@ typedef struct data {
 } data;
 
 static data make(cv_shape s) {
-    data d = {.s = s, .oh = s.h + 2 * s.pad - s.k + 1, .ow = s.w + 2 * s.pad - s.k + 1};
-    d.nx = (size_t)(s.n * s.h * s.w * s.i), d.nw = (size_t)(s.o * s.k * s.k * s.i),
+    data d = {.s = s, .oh = s.h + 2 * s.pad - s.k + 1, .ow = s.w + 2 * s.pad - cv_kw(s) + 1};
+    d.nx = (size_t)(s.n * s.h * s.w * s.i), d.nw = (size_t)(s.o * s.k * cv_kw(s) * s.i),
     d.ny = (size_t)(s.n * d.oh * d.ow * s.o);
     d.x = calloc(d.nx, 4), d.w = calloc(d.nw, 4), d.y = calloc(d.ny, 4);
     d.out = calloc(4, d.nx + d.nw + d.ny);
@@ -46,13 +46,13 @@ static double *defined(const data *d, cv_kind kind) {
             for (int q = 0; q < d->ow; q++)
                 for (int o = 0; o < s.o; o++)
                     for (int u = 0; u < s.k; u++)
-                        for (int v = 0; v < s.k; v++) {
+                        for (int v = 0; v < cv_kw(s); v++) {
                             int h = p + u - s.pad, w = q + v - s.pad;
                             if (h < 0 || w < 0 || h >= s.h || w >= s.w) continue;
                             size_t iy = (size_t)(((n * d->oh + p) * d->ow + q) * s.o + o);
                             for (int i = 0; i < s.i; i++) {
                                 size_t ix = (size_t)(((n * s.h + h) * s.w + w) * s.i + i);
-                                size_t iw = (size_t)(((o * s.k + u) * s.k + v) * s.i + i);
+                                size_t iw = (size_t)(((o * s.k + u) * cv_kw(s) + v) * s.i + i);
                                 if (kind == CV_FORWARD) r[iy] += (double)d->x[ix] * d->w[iw];
                                 if (kind == CV_BACKWARD_DATA) r[ix] += (double)d->y[iy] * d->w[iw];
                                 if (kind == CV_BACKWARD_WEIGHTS) r[iw] += (double)d->x[ix] * d->y[iy];
@@ -72,9 +72,10 @@ static dr_status run(const data *d, cv_kind kind, void *out, dr_error *err) {
 }
 
 static const cv_shape shapes[] = {
-    {2, 8, 9, 7, 16, 3, 1, DK_F32}, {1, 16, 6, 11, 8, 3, 0, DK_F32}, {1, 8, 13, 8, 24, 7, 0, DK_F32},
-    {3, 8, 5, 5, 8, 4, 1, DK_F32},  {1, 8, 1, 3, 8, 3, 1, DK_F32},   {2, 24, 4, 4, 8, 1, 0, DK_F32},
-    {1, 8, 2, 2, 8, 4, 3, DK_F32}, /* padding wider than the picture */
+    {2, 8, 9, 7, 16, 3, 1, DK_F32, 0}, {1, 16, 6, 11, 8, 3, 0, DK_F32, 0}, {1, 8, 13, 8, 24, 7, 0, DK_F32, 0},
+    {3, 8, 5, 5, 8, 4, 1, DK_F32, 0},  {1, 8, 1, 3, 8, 3, 1, DK_F32, 0},   {2, 24, 4, 4, 8, 1, 0, DK_F32, 0},
+    {2, 8, 6, 9, 24, 1, 0, DK_F32, 7}, {1, 24, 9, 6, 8, 7, 0, DK_F32, 1}, /* rows, columns */
+    {1, 8, 2, 2, 8, 4, 3, DK_F32, 0},                                     /* padding wider than the picture */
 };
 
 TEST(three_directions_are_the_definition) {
@@ -132,11 +133,11 @@ TEST(bf16_rounds_once) {
 }
 
 TEST(refuses_what_the_door_forbids) {
-    static const cv_shape bad[] = {{1, 3, 8, 8, 8, 3, 1, DK_F32},
-                                   {1, 8, 8, 8, 1, 3, 1, DK_F32},
-                                   {1, 8, 2, 2, 8, 7, 0, DK_F32},
-                                   {0, 8, 8, 8, 8, 3, 1, DK_F32},
-                                   {1, 8, 8, 8, 8, 3, -1, DK_F32}};
+    static const cv_shape bad[] = {{1, 3, 8, 8, 8, 3, 1, DK_F32, 0},
+                                   {1, 8, 8, 8, 1, 3, 1, DK_F32, 0},
+                                   {1, 8, 2, 2, 8, 7, 0, DK_F32, 0},
+                                   {0, 8, 8, 8, 8, 3, 1, DK_F32, 0},
+                                   {1, 8, 8, 8, 8, 3, -1, DK_F32, 0}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         dr_error err = {0};
         cv_engine *e = NULL;

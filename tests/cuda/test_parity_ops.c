@@ -75,6 +75,9 @@ static void conv_3x3(party *s, dr_shape x) {
 static void conv_7x7(party *s, dr_shape x) {
     convolution(s, x, 3, 7, 0, true);
 }
+static void conv_7x7_one(party *s, dr_shape x) {
+    convolution(s, x, 1, 7, 0, false);
+}
 static void conv_4x4(party *s, dr_shape x) {
     convolution(s, x, 1, 4, 1, false);
 }
@@ -202,6 +205,7 @@ static const struct entry_case {
     {"broadcast", broadcast, false},
     {"3x3", conv_3x3, false},
     {"7x7", conv_7x7, false},
+    {"7x7 to one", conv_7x7_one, false},
     {"4x4", conv_4x4, false},
     {"norm", norm, false},
     {"fused norm", norm_fused, false},

@@ -49,7 +49,7 @@ static inline void add_scaled(float *restrict y, float a, const float *restrict 
 }
 
 typedef struct sizes {
-    size_t n, i, h, w, o, k, pad, oh, ow;
+    size_t n, i, h, w, o, k, kw, pad, oh, ow;
 } sizes;
 
 /* y(n,p,q,o) = sum over r,s,i of x(n,p+r-pad,q+s-pad,i) w(o,r,s,i); wt is w as (r,s,i,o). */
@@ -59,10 +59,11 @@ static void forward(sizes z, const float *x, const float *wt, float *y) {
             for (size_t q = 0; q < z.ow; q++) {
                 float *at = y + ((n * z.oh + p) * z.ow + q) * z.o;
                 for (size_t r = 0; r < z.k; r++)
-                    for (size_t s = 0; s < z.k; s++) {
+                    for (size_t s = 0; s < z.kw; s++) {
                         size_t ih = p + r - z.pad, iw = q + s - z.pad; /* below 0 wraps to far above h, w */
                         if (ih >= z.h || iw >= z.w) continue;
-                        const float *in = x + ((n * z.h + ih) * z.w + iw) * z.i, *taps = wt + (r * z.k + s) * z.i * z.o;
+                        const float *in = x + ((n * z.h + ih) * z.w + iw) * z.i,
+                                    *taps = wt + (r * z.kw + s) * z.i * z.o;
                         for (size_t i = 0; i < z.i; i++) add_scaled(at, in[i], taps + i * z.o, (int)z.o);
                     }
             }
@@ -75,12 +76,12 @@ static void backward_data(sizes z, const float *dy, const float *w, float *dx) {
             for (size_t b = 0; b < z.w; b++) {
                 float *at = dx + ((n * z.h + a) * z.w + b) * z.i;
                 for (size_t r = 0; r < z.k; r++)
-                    for (size_t s = 0; s < z.k; s++) {
+                    for (size_t s = 0; s < z.kw; s++) {
                         size_t p = a + z.pad - r, q = b + z.pad - s;
                         if (p >= z.oh || q >= z.ow) continue;
                         const float *g = dy + ((n * z.oh + p) * z.ow + q) * z.o;
                         for (size_t o = 0; o < z.o; o++)
-                            add_scaled(at, g[o], w + ((o * z.k + r) * z.k + s) * z.i, (int)z.i);
+                            add_scaled(at, g[o], w + ((o * z.k + r) * z.kw + s) * z.i, (int)z.i);
                     }
             }
 }
@@ -92,19 +93,19 @@ static void backward_weights(sizes z, const float *x, const float *dy, float *dw
             for (size_t q = 0; q < z.ow; q++) {
                 const float *g = dy + ((n * z.oh + p) * z.ow + q) * z.o;
                 for (size_t r = 0; r < z.k; r++)
-                    for (size_t s = 0; s < z.k; s++) {
+                    for (size_t s = 0; s < z.kw; s++) {
                         size_t ih = p + r - z.pad, iw = q + s - z.pad;
                         if (ih >= z.h || iw >= z.w) continue;
                         const float *in = x + ((n * z.h + ih) * z.w + iw) * z.i;
                         for (size_t o = 0; o < z.o; o++)
-                            add_scaled(dw + ((o * z.k + r) * z.k + s) * z.i, g[o], in, (int)z.i);
+                            add_scaled(dw + ((o * z.k + r) * z.kw + s) * z.i, g[o], in, (int)z.i);
                     }
             }
 }
 
 /* (o,r,s,i) -> (r,s,i,o) */
 static float *transposed(sizes z, const float *w) {
-    size_t taps = z.k * z.k * z.i;
+    size_t taps = z.k * z.kw * z.i;
     float *t = malloc(taps * z.o * sizeof *t);
     for (size_t o = 0; t && o < z.o; o++)
         for (size_t j = 0; j < taps; j++) t[j * z.o + o] = w[o * taps + j];
@@ -140,9 +141,9 @@ static dr_status work(const job *j, dr_error *err) {
     const void *a = j->a, *b = j->b;
     void *out = j->out;
     if (s.n < 1 || s.i < 8 || s.o < 8 || s.i % 8 || s.o % 8 || s.k < 1 || s.pad < 0 || s.h < 1 || s.w < 1 ||
-        s.h + 2 * s.pad < s.k || s.w + 2 * s.pad < s.k) {
+        s.h + 2 * s.pad < s.k || s.w + 2 * s.pad < cv_kw(s)) {
         e->host->fail(err, DR_BACKEND, "convolution of %dx%dx%dx%d to %d, %dx%d pad %d: not a shape for this backend",
-                      s.n, s.i, s.h, s.w, s.o, s.k, s.k, s.pad);
+                      s.n, s.i, s.h, s.w, s.o, s.k, cv_kw(s), s.pad);
         return DR_BACKEND;
     }
     const sizes z = {.n = (size_t)s.n,
@@ -151,10 +152,11 @@ static dr_status work(const job *j, dr_error *err) {
                      .w = (size_t)s.w,
                      .o = (size_t)s.o,
                      .k = (size_t)s.k,
+                     .kw = (size_t)cv_kw(s),
                      .pad = (size_t)s.pad,
                      .oh = (size_t)(s.h + 2 * s.pad - s.k + 1),
-                     .ow = (size_t)(s.w + 2 * s.pad - s.k + 1)};
-    const size_t nx = z.n * z.h * z.w * z.i, nw = z.o * z.k * z.k * z.i, ny = z.n * z.oh * z.ow * z.o;
+                     .ow = (size_t)(s.w + 2 * s.pad - cv_kw(s) + 1)};
+    const size_t nx = z.n * z.h * z.w * z.i, nw = z.o * z.k * z.kw * z.i, ny = z.n * z.oh * z.ow * z.o;
     const size_t na = kind == CV_BACKWARD_DATA ? ny : nx, nb = kind == CV_BACKWARD_WEIGHTS ? ny : nw,
                  nr = kind == CV_FORWARD         ? ny
                       : kind == CV_BACKWARD_DATA ? nx
@@ -189,6 +191,7 @@ static void queued(void *arg) {
 }
 
 /* At once, or into the graph where the stream is captured. Programs without the stand-in have no streams. */
+void cusim_enqueue(cudaStream_t st, void (*fn)(void *), const void *arg, size_t arg_bytes); /* the stand-in's */
 #pragma weak cusim_enqueue
 #pragma weak cudaStreamIsCapturing
 dr_status cv_run(cv_engine *e, cv_kind kind, cv_shape s, const void *a, const void *b, void *out, dr_error *err) {

@@ -46,9 +46,9 @@ static double now(void) {
 
 /* Elements of a, b and out of cv_run(). */
 static void counts(cv_kind kind, cv_shape s, size_t ret[3]) {
-    const size_t oh = (size_t)(s.h + 2 * s.pad - s.k + 1), ow = (size_t)(s.w + 2 * s.pad - s.k + 1);
+    const size_t oh = (size_t)(s.h + 2 * s.pad - s.k + 1), ow = (size_t)(s.w + 2 * s.pad - cv_kw(s) + 1);
     const size_t x = (size_t)s.n * (size_t)s.h * (size_t)s.w * (size_t)s.i, y = (size_t)s.n * oh * ow * (size_t)s.o;
-    const size_t w = (size_t)s.o * (size_t)s.k * (size_t)s.k * (size_t)s.i;
+    const size_t w = (size_t)s.o * (size_t)s.k * (size_t)cv_kw(s) * (size_t)s.i;
     ret[0] = kind == CV_BACKWARD_DATA ? y : x;
     ret[1] = kind == CV_BACKWARD_WEIGHTS ? y : w;
     ret[2] = kind == CV_FORWARD ? y : kind == CV_BACKWARD_DATA ? x : w;
@@ -205,7 +205,7 @@ static void measure(cv_engine *e, const char *name, cv_kind kind, cv_shape s, cu
     }
     if (ok) {
         const double flops =
-            2.0 * s.n * (s.h + 2 * s.pad - s.k + 1) * (s.w + 2 * s.pad - s.k + 1) * s.i * s.o * s.k * s.k;
+            2.0 * s.n * (s.h + 2 * s.pad - s.k + 1) * (s.w + 2 * s.pad - cv_kw(s) + 1) * s.i * s.o * s.k * cv_kw(s);
         verdict(cv_tier(tuned.traits, s.type) == 0, what, "no engine of the wanted kind");
         printf("%-10s %-5s %-4s %2dx%dx%dx%d to %-4d k%d p%d | %8.3f ms %6.1f TFLOP/s e%-3d %6.1f MB | tuned %8.3f ms "
                "%6.1f "
@@ -240,7 +240,7 @@ static int dump(const char *path) {
 
 /* A layer's channels and window on a picture so small that the host's loops take milliseconds. */
 static cv_shape small(cv_shape s, dk_type t) {
-    double taps = (double)s.i * s.o * s.k * s.k;
+    double taps = (double)s.i * s.o * s.k * cv_kw(s);
     s.n = 2, s.type = t;
     s.h = taps > 4e5 ? 9 : 17, s.w = taps > 4e5 ? 11 : 22;
     return s;

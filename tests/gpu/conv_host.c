@@ -4,6 +4,7 @@
 #define cv_run             host_cv_run
 #define cv_tune            host_cv_tune
 #define cv_save            host_cv_save
+#define cv_generation      host_cv_generation
 #define cv_workspace_bytes host_cv_workspace_bytes
 #define cv_plan_count      host_cv_plan_count
 #define cv_version         host_cv_version
