@@ -35,6 +35,7 @@ typedef struct dr_train_opts {
         transplant_gain;  /* strength of transplanted rain: gain^-1/2 to gain, drawn a step; negative = the preset's */
     double ema_decay;     /* negative = the preset's; 0 = none */
     double decay_part;    /* last part of the steps, whose rates fall to zero; negative = the preset's */
+    double warmup;        /* steps in which the generators stand still while the other nets learn; negative = 0 */
     double streaks_share; /* part of the rainy samples that are rendered; negative = 0.5 */
     int pool;             /* image pool size; -1 = the preset's */
     uint64_t seed;        /* 0 = 1, or the checkpoint's */
@@ -72,6 +73,9 @@ DR_MUSTUSE dr_status dr_trainer_export(dr_trainer *t, const char *path, const ch
 DR_MUSTUSE dr_status dr_trainer_export_all(dr_trainer *t, const char *path, dr_error *err);
 /* Contact sheet PNG of the current batch's domain: rows of (input, output) and of (clean, clean through the net). */
 DR_MUSTUSE dr_status dr_trainer_sheet(dr_trainer *t, const char *path, dr_error *err);
+/* Contrast of the outputs over that of their inputs (standard deviations) on the rainy half of the last sheet; negative
+ * before there is one. */
+double dr_trainer_spread(const dr_trainer *t);
 /* Without a trainer: a PNG of n rainy and n clean samples as the first batches would have them. */
 DR_MUSTUSE dr_status dr_train_preview(const dr_train_opts *o, int n, const char *path, dr_error *err);
 /* Time `runs` steps of the objective of METHOD.md section 9 on made-up pictures; o needs only the sizes and the

@@ -16,6 +16,18 @@ srv_next srv_jobs_delete(srv_req *r);
 srv_next srv_jobs_result(srv_req *r);
 srv_next srv_jobs_cancel(srv_req *r);
 
+/* api_events.c */
+srv_next srv_jobs_events(srv_req *r);
+
+/* api_training.c */
+srv_next srv_jobs_create(srv_req *r);
+srv_next srv_jobs_pause(srv_req *r);
+srv_next srv_jobs_resume(srv_req *r);
+srv_next srv_jobs_metrics(srv_req *r);
+srv_next srv_jobs_curves(srv_req *r);
+srv_next srv_jobs_sample(srv_req *r);
+srv_next srv_jobs_checkpoints(srv_req *r);
+
 /* api_models.c */
 srv_next srv_models_list(srv_req *r);
 srv_next srv_models_get(srv_req *r);

@@ -3,6 +3,7 @@
 #include "core/base/clock.h"
 #include "core/base/parse.h"
 #include "server/api.h"
+#include "server/trainer.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -82,7 +83,7 @@ srv_next srv_jobs_list(srv_req *r) {
     db_job_filter f = {
         .type = q[TYPE].value, .label = q[LABEL].value, .model = q[MODEL].value, .cursor = q[CURSOR].value};
     if (q[STATE].value && !parse_states(q[STATE].value, &f.states))
-        return bad_value(r, "state", q[STATE].value, "queued, running, succeeded, failed, cancelled or expired");
+        return bad_value(r, "state", q[STATE].value, "names of states with commas between");
     if (q[LIMIT].value && !dr_parse_int(q[LIMIT].value, 1, DB_LIST_MAX, &f.limit))
         return bad_value(r, "limit", q[LIMIT].value, "1 to 500");
     dr_status s = db_job_list(r->app->db, &f, &page, &err);
@@ -121,7 +122,8 @@ static srv_next show(srv_req *r, const db_job *job) {
     if (srv_etag_listed(srv_header(r, "If-None-Match"), etag)) return srv_reply_empty(r, 304);
     if (!db_state_final(job->state))
         srv_reply_header(r, "Retry-After", "%d", srv_queue_retry_after(r->app->queue, job->queue_position));
-    if (job->state == DB_SUCCEEDED) srv_reply_header(r, "Link", "</v1/jobs/%s/result>; rel=\"result\"", job->id);
+    if (job->state == DB_SUCCEEDED && job->has_result)
+        srv_reply_header(r, "Link", "</v1/jobs/%s/result>; rel=\"result\"", job->id);
     return srv_reply_json(r, 200, srv_job_json(r->app, job));
 }
 
@@ -171,7 +173,7 @@ srv_next srv_jobs_get(srv_req *r) {
         return bad_value(r, "wait", q[0].value, "a number of seconds, 0 to 86400");
     g->has_state = q[1].value != NULL;
     if (g->has_state && !db_state_parse(q[1].value, &g->not_state))
-        return bad_value(r, "if_state_not", q[1].value, "queued, running, succeeded, failed, cancelled or expired");
+        return bad_value(r, "if_state_not", q[1].value, "the name of a state");
     if (!id_ok(r)) return no_job(r);
     if (wait_s > r->app->cfg->sync_wait_max_s) wait_s = r->app->cfg->sync_wait_max_s;
     g->waits = wait_s > 0;
@@ -190,7 +192,7 @@ srv_next srv_jobs_result(srv_req *r) {
     if (!id_ok(r)) return no_job(r);
     dr_status s = db_job_get(r->app->db, r->param[0], &job, &err);
     if (s) return srv_reply_failed(r, s, &err);
-    if (job.state == DB_SUCCEEDED) {
+    if (job.state == DB_SUCCEEDED && job.has_result) {
         srv_next next = srv_job_picture(r, &job);
         db_job_clear(&job);
         return next;
@@ -231,7 +233,7 @@ static srv_next cancelled(srv_req *r) {
     db_job job = {0};
     dr_error err = {0};
     if (c->status) return srv_reply_failed(r, c->status, &c->err);
-    if (c->flag && !c->final) srv_queue_cancel(r->app->queue, c->id);
+    if (c->flag && !c->final && !srv_queue_cancel(r->app->queue, c->id)) srv_trainer_cancel(r->app->trainer, c->id);
     if (c->flag) srv_park_wake_key(r->app->watch, c->id);
     dr_status s = db_job_get(r->app->db, c->id, &job, &err);
     if (s) return srv_reply_failed(r, s, &err);

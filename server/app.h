@@ -36,6 +36,7 @@ typedef struct srv_app {
     srv_gate *gate; /* between workers and the training */
     srv_auth *auth;
     struct srv_http *http;
+    struct srv_trainer *trainer;
     srv_model model;
     srv_tele tele;
     atomic_bool draining;

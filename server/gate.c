@@ -76,9 +76,8 @@ static void wait_turn(srv_gate *g) {
     int64_t end = dr_clock_ns() + SRV_GATE_PARKED_MS * MS;
     bool late = false;
     for (;;) {
-        if (atomic_load(&g->hurry)) return;
         if (!g->waiting) { /* else they pass first: at most as many as there are workers */
-            if (!g->active || dr_clock_ns() < g->turn_end_ns) return;
+            if (atomic_load(&g->hurry) || !g->active || dr_clock_ns() < g->turn_end_ns) return;
             if (late || dr_clock_ns() >= end) {
                 g->turn_end_ns = dr_clock_ns() + SRV_GATE_TURN_MS * MS;
                 return;

@@ -29,6 +29,6 @@ void srv_gate_leave(srv_gate *g);
 void srv_gate_begin(srv_gate *g); /* waits like pass */
 void srv_gate_end(srv_gate *g);
 void srv_gate_pass(srv_gate *g);           /* between two ops: returns when the training may go on */
-void srv_gate_hurry(srv_gate *g, bool on); /* on: begin and pass return at once, for a training that is to end */
+void srv_gate_hurry(srv_gate *g, bool on); /* on: it no longer waits for tickets that are held, to end soon */
 
 #endif

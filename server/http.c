@@ -47,6 +47,14 @@ void srv_http_suspend(srv_req *r) {
     MHD_suspend_connection(r->conn);
 }
 
+void srv_http_resumed(srv_req *r) {
+    count(r->app->http, 0, -1);
+}
+
+bool srv_http_closing(srv_http *h) {
+    return atomic_load(&h->closing);
+}
+
 void srv_http_resume(void *conn) {
     MHD_resume_connection(conn);
 }

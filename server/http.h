@@ -14,7 +14,9 @@ DR_MUSTUSE dr_status srv_http_open(srv_app *app, int listen_fd, const srv_route 
  * out; then stop. NULL is fine. */
 void srv_http_close(srv_http *h, int64_t grace_ms);
 
-void srv_http_suspend(srv_req *r);         /* used by srv_wait and srv_call_park only */
+void srv_http_suspend(srv_req *r);         /* used by srv_wait, srv_call_park and srv_stream_wait only */
+void srv_http_resumed(srv_req *r);         /* what was suspended in a stream goes on: used by reply.c only */
+bool srv_http_closing(srv_http *h);        /* nothing may be suspended any more */
 void srv_http_resume(void *conn);          /* for srv_watch_opts */
 void srv_http_too_slow(void *arg, int fd); /* likewise: writes a 408 */
 

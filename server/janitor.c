@@ -4,6 +4,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "server/problem.h"
+#include "server/training_files.h"
 #include <errno.h>
 #include <pthread.h>
 #include <time.h>
@@ -86,6 +87,7 @@ static void *run(void *arg) {
         expire(j);
         if (round % PRUNE_EVERY) continue;
         prune(app);
+        srv_training_sweep(app);
         if (!db_job_counts(app->db, &counts, NULL)) srv_queue_count_set(app->queue, counts.state[DB_QUEUED]);
     }
 }

@@ -1,6 +1,7 @@
 /* jobview.c - a job as its JSON object, and its result as an answer. */
 #include "core/base/clock.h"
 #include "core/base/hash.h"
+#include "db/training.h"
 #include "server/api.h"
 #include <string.h>
 #include <unistd.h>
@@ -29,6 +30,7 @@ static json_t *parsed(const char *text) {
 
 /* Seconds until a job of this size is done, from measured times; null until there are some. */
 static json_t *eta(srv_app *app, const db_job *job, double progress) {
+    if (!strcmp(job->type, "train")) return json_null();
     double job_s = srv_queue_job_seconds(app->queue);
     double own = srv_queue_mpix_seconds(app->queue) * (double)job->input.width * (double)job->input.height / 1e6;
     if (db_state_final(job->state) || job_s <= 0) return json_null();
@@ -37,12 +39,36 @@ static json_t *eta(srv_app *app, const db_job *job, double progress) {
     return json_real(ahead * job_s / (double)app->cfg->workers + own);
 }
 
+/* Of a training: how far it is, and its parameters. *ret_eta: seconds left by its own pace, null where not known. */
+static json_t *training(srv_app *app, const db_job *job, json_t **ret_eta) {
+    db_training t;
+    if (strcmp(job->type, "train") || db_training_get(app->db, job->id, &t, NULL)) return json_null();
+    if (!db_state_final(job->state) && t.steps > 0 && t.seconds_per_step > 0) {
+        json_decref(*ret_eta);
+        *ret_eta = json_real((double)(t.steps - t.step) * t.seconds_per_step);
+    }
+    json_t *best = t.best_step < 0 ? json_null()
+                                   : json_pack("{s:I, s:f}", "step", (json_int_t)t.best_step, "psnr_y", t.best_score);
+    return json_pack("{s:s, s:I, s:o, s:f, s:f, s:b, s:o, s:o}", "dataset", t.dataset, "step", (json_int_t)t.step,
+                     "steps", int_or_null(t.steps), "seconds", t.seconds, "seconds_per_step", t.seconds_per_step,
+                     "pause_requested", (int)t.pause_requested, "best", best, "params", parsed(job->params_json));
+}
+
+static json_t *input(const db_job *job) {
+    if (!*job->input.format) return json_null();
+    return json_pack("{s:s, s:I, s:I, s:i, s:i, s:I, s:s}", "format", job->input.format, "width",
+                     (json_int_t)job->input.width, "height", (json_int_t)job->input.height, "bit_depth",
+                     job->input.bit_depth, "channels", job->input.channels, "bytes", (json_int_t)job->input.bytes,
+                     "sha256", job->input.sha256);
+}
+
 static json_t *links(const db_job *job) {
     json_t *o = json_object();
     json_object_set_new(o, "self", json_sprintf("/v1/jobs/%s", job->id));
     json_object_set_new(o, "result",
-                        job->state == DB_SUCCEEDED ? json_sprintf("/v1/jobs/%s/result", job->id) : json_null());
-    json_object_set_new(o, "events", json_null());
+                        job->state == DB_SUCCEEDED && job->has_result ? json_sprintf("/v1/jobs/%s/result", job->id)
+                                                                      : json_null());
+    json_object_set_new(o, "events", json_sprintf("/v1/jobs/%s/events", job->id));
     json_object_set_new(o, "cancel",
                         db_state_final(job->state) ? json_null() : json_sprintf("/v1/jobs/%s/cancel", job->id));
     return o;
@@ -66,29 +92,27 @@ json_t *srv_job_json(srv_app *app, const db_job *job) {
     json_object_set_new(o, "model",
                         json_pack("{s:s, s:I, s:o}", "name", job->model.name, "version", (json_int_t)job->model.version,
                                   "sha256", text_or_null(job->model.sha256)));
-    json_object_set_new(o, "input",
-                        json_pack("{s:s, s:I, s:I, s:i, s:i, s:I, s:s}", "format", job->input.format, "width",
-                                  (json_int_t)job->input.width, "height", (json_int_t)job->input.height, "bit_depth",
-                                  job->input.bit_depth, "channels", job->input.channels, "bytes",
-                                  (json_int_t)job->input.bytes, "sha256", job->input.sha256));
+    json_object_set_new(o, "input", input(job));
     json_object_set_new(o, "result", result);
     json_object_set_new(o, "progress", json_real(job->state == DB_SUCCEEDED ? 1.0 : progress));
     json_object_set_new(o, "queue_position", int_or_null(job->queue_position));
-    json_object_set_new(o, "eta_s", eta(app, job, progress));
+    json_t *left = eta(app, job, progress), *trained = training(app, job, &left);
+    json_object_set_new(o, "eta_s", left);
+    json_object_set_new(o, "training", trained);
     json_object_set_new(o, "attempt", json_integer(job->attempt));
     json_object_set_new(o, "cancel_requested", json_boolean(job->cancel_requested));
     json_object_set_new(o, "timings_ms", times);
     json_object_set_new(o, "problem", job->problem_json ? srv_problem_stored(job->problem_json, job->id) : json_null());
     json_object_set_new(o, "labels", parsed(job->labels_json));
     json_object_set_new(o, "links", links(job));
-    if (json_object_size(o) == 18) return o; /* a member that could not be made is missing */
+    if (json_object_size(o) == 19) return o; /* a member that could not be made is missing */
     json_decref(o);
     return NULL;
 }
 
 void srv_job_location(srv_req *r, const db_job *job) {
     srv_reply_header(r, "Location", "/v1/jobs/%s", job->id);
-    srv_reply_header(r, "Link", "</v1/jobs/%s/result>; rel=\"result\"", job->id);
+    if (strcmp(job->type, "train")) srv_reply_header(r, "Link", "</v1/jobs/%s/result>; rel=\"result\"", job->id);
     if (!db_state_final(job->state))
         srv_reply_header(r, "Retry-After", "%d", srv_queue_retry_after(r->app->queue, job->queue_position));
 }

@@ -2,6 +2,7 @@
  * where a body is refused half-way (libmicrohttpd takes no answer then), srv_reply_raw() writes it to the socket. */
 #include "core/base/alloc.h"
 #include "core/base/log.h"
+#include "server/http.h"
 #include "server/request.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -94,6 +95,13 @@ srv_next srv_reply_file(srv_req *r, int status, const char *type, int fd, uint64
     return SRV_REPLY;
 }
 
+srv_next srv_reply_stream(srv_req *r, const char *type, ptrdiff_t (*pull)(srv_req *r, char *buf, size_t max)) {
+    body(r, 200, NULL, 0);
+    r->reply.pull = pull;
+    srv_reply_header(r, "Content-Type", "%s", type);
+    return SRV_REPLY;
+}
+
 srv_next srv_reply_problem(srv_req *r, const srv_problem *p) {
     if (p->row->status == 401) srv_reply_header(r, "WWW-Authenticate", "Bearer");
     int retry = p->retry_after_s;
@@ -145,12 +153,28 @@ static void common_headers(srv_req *r) {
     srv_reply_header(r, "X-Content-Type-Options", "nosniff");
 }
 
+/* libmicrohttpd asks at once again after 0 bytes, for ever: pull() gives none only together with a suspension. */
+static ssize_t on_pull(void *arg, uint64_t pos, char *buf, size_t max) {
+    srv_req *r = arg;
+    (void)pos;
+    bool resumed = r->suspended;
+    r->suspended = false;
+    ptrdiff_t n = r->reply.pull(r, buf, max);
+    if (n > 0) srv_count(&r->app->tele, SRV_BYTES_OUT, (uint64_t)n);
+    if (resumed) srv_http_resumed(r); /* after the pull, which may suspend anew */
+    return n == SRV_STREAM_END   ? MHD_CONTENT_READER_END_OF_STREAM
+           : n == SRV_STREAM_CUT ? MHD_CONTENT_READER_END_WITH_ERROR
+                                 : n;
+}
+
 enum MHD_Result srv_reply_queue(srv_req *r, bool close_after) {
     srv_reply *a = &r->reply;
     struct MHD_Response *resp = NULL;
     char *name = NULL, *value = NULL;
     common_headers(r);
-    if (a->fd >= 0) {
+    if (a->pull) {
+        resp = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, on_pull, r, NULL);
+    } else if (a->fd >= 0) {
         if ((resp = MHD_create_response_from_fd_at_offset64(a->len, a->fd, a->offset))) a->fd = -1; /* it closes */
     } else if (a->data) {
         resp = MHD_create_response_from_buffer_with_free_callback(a->len, a->data, dr_free);

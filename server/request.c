@@ -53,6 +53,17 @@ srv_next srv_wait(srv_req *r, srv_step step, int64_t deadline_ns) {
     return SRV_PARK;
 }
 
+ptrdiff_t srv_stream_wait(srv_req *r, int64_t deadline_ns) {
+    if (srv_http_closing(r->app->http)) {
+        srv_park_disarm(r->app->watch, &r->park);
+        return SRV_STREAM_END;
+    }
+    srv_park_looks_on(r->app->watch, &r->park);
+    srv_http_suspend(r);
+    srv_park_wait(r->app->watch, &r->park, r->conn, r->peer->fd, deadline_ns);
+    return SRV_STREAM_WAIT;
+}
+
 srv_wake srv_wait_why(srv_req *r) {
     return srv_park_why(r->app->watch, &r->park);
 }

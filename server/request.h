@@ -44,6 +44,9 @@ typedef struct srv_reply {
     size_t len;
     int fd; /* >= 0: body is [offset, offset+len) of this file */
     uint64_t offset;
+    /* A body without end: gives its next bytes (> 0), SRV_STREAM_END, or SRV_STREAM_WAIT after srv_stream_wait(). NULL
+     * = none. In the HTTP thread, as the steps. */
+    ptrdiff_t (*pull)(struct srv_req *r, char *buf, size_t max);
 } srv_reply;
 
 struct srv_req {
@@ -87,6 +90,11 @@ void srv_wait_arm(srv_req *r, const char *key);
 srv_next srv_wait(srv_req *r, srv_step step, int64_t deadline_ns);
 srv_wake srv_wait_why(srv_req *r);
 
+/* The same in the middle of a streamed answer, from its pull(), which is called again afterwards. Not for work: an
+ * orderly stop does not wait for streams. */
+enum { SRV_STREAM_WAIT = 0, SRV_STREAM_END = -1, SRV_STREAM_CUT = -2 };
+ptrdiff_t srv_stream_wait(srv_req *r, int64_t deadline_ns); /* armed by srv_wait_arm(); what pull() is to return */
+
 /* Suspend for a call that is on its way and will surely call back: arm first, then start the call, then park. The
  * call-back ends with srv_call_back(r). */
 void srv_call_arm(srv_req *r);
@@ -99,6 +107,7 @@ srv_next srv_reply_json(srv_req *r, int status, json_t *o);                     
 srv_next srv_reply_text(srv_req *r, int status, const char *type, dr_buf *text); /* takes the text */
 srv_next srv_reply_empty(srv_req *r, int status);
 srv_next srv_reply_file(srv_req *r, int status, const char *type, int fd, uint64_t offset, uint64_t len); /* takes fd */
+srv_next srv_reply_stream(srv_req *r, const char *type, ptrdiff_t (*pull)(srv_req *r, char *buf, size_t max));
 srv_next srv_reply_problem(srv_req *r, const srv_problem *p);
 srv_next srv_reply_error(srv_req *r, const char *code, const char *fmt, ...) DR_PRINTF(3, 4);
 srv_next srv_reply_failed(srv_req *r, dr_status s, const dr_error *err); /* logs causes of kind 500 */

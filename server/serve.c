@@ -15,6 +15,7 @@
 #include "server/janitor.h"
 #include "server/listen.h"
 #include "server/router.h"
+#include "server/trainer.h"
 #include "server/version.h"
 #include "server/worker.h"
 #include <malloc.h>
@@ -155,6 +156,7 @@ static dr_status start(daemon_parts *d, const srv_config *cfg, dr_error *err) {
     d->listen_fd = -1;
     s = srv_http_open(app, fd, srv_routes, srv_n_routes, err);
     if (!s) s = srv_janitor_start(app, &d->janitor, err);
+    if (!s) s = srv_trainer_start(app, &app->trainer, err);
     if (!s) srv_workers_go(d->workers);
     return s;
 }
@@ -172,7 +174,9 @@ static void drain(daemon_parts *d, const sigset_t *set) {
     atomic_store(&app->draining, true);
     dr_log(DR_LOG_INFO, NULL, "stopping: %d jobs run, %zu clients wait", srv_queue_n_running(app->queue),
            srv_park_waiting(app->watch));
-    while (dr_clock_ns() < end && (srv_queue_n_running(app->queue) || srv_park_waiting(app->watch)))
+    srv_trainer_put_back(app->trainer);
+    while (dr_clock_ns() < end &&
+           (srv_queue_n_running(app->queue) || srv_park_waiting(app->watch) || srv_trainer_busy(app->trainer)))
         if (wait_signal(set, 50)) break;
     srv_queue_stop(app->queue);
     srv_queue_put_back(app->queue);
@@ -181,6 +185,7 @@ static void drain(daemon_parts *d, const sigset_t *set) {
 static void stop(daemon_parts *d) {
     srv_app *app = &d->app;
     if (app->queue) srv_queue_stop(app->queue);
+    srv_trainer_join(app->trainer);
     srv_workers_join(d->workers);
     srv_janitor_stop(d->janitor);
     srv_http_close(app->http, STOP_GRACE_MS);

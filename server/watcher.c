@@ -139,7 +139,8 @@ void srv_park_wake_key(srv_watch *w, const char *key) {
 size_t srv_park_waiting(srv_watch *w) {
     size_t n = 0;
     pthread_mutex_lock(&w->mu);
-    for (const srv_park *p = w->parks.next; p != &w->parks; p = p->next) n += p->interruptible && p->state == PARKED;
+    for (const srv_park *p = w->parks.next; p != &w->parks; p = p->next)
+        n += p->interruptible && !p->looks_on && p->state == PARKED;
     pthread_mutex_unlock(&w->mu);
     return n;
 }
@@ -147,6 +148,12 @@ size_t srv_park_waiting(srv_watch *w) {
 void srv_park_own(srv_watch *w, srv_park *p) {
     pthread_mutex_lock(&w->mu);
     p->owner = true;
+    pthread_mutex_unlock(&w->mu);
+}
+
+void srv_park_looks_on(srv_watch *w, srv_park *p) {
+    pthread_mutex_lock(&w->mu);
+    p->looks_on = true;
     pthread_mutex_unlock(&w->mu);
 }
 

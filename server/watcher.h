@@ -68,7 +68,8 @@ typedef struct srv_park { /* caller's memory, zeroed before first use */
     struct srv_park *prev, *next, *chain;
     int state;
     bool fired, interruptible;
-    bool owner; /* this request made the job; set after arming */
+    bool owner;    /* this request made the job; set after arming */
+    bool looks_on; /* it only watches: no work is done for it; set after arming */
     srv_wake why;
     char key[DB_ID];
     void *conn;
@@ -85,11 +86,12 @@ bool srv_park_disarm(srv_watch *w, srv_park *p);
 void srv_park_wait(srv_watch *w, srv_park *p, void *conn, int fd, int64_t deadline_ns);
 srv_wake srv_park_why(srv_watch *w, const srv_park *p); /* after it was resumed */
 
-void srv_park_wake(srv_watch *w, srv_park *p);                           /* this one; from a call-back */
-void srv_park_wake_key(srv_watch *w, const char *key);                   /* all that wait for it */
-size_t srv_park_waiting(srv_watch *w);                                   /* suspended ones with a key */
+void srv_park_wake(srv_watch *w, srv_park *p);         /* this one; from a call-back */
+void srv_park_wake_key(srv_watch *w, const char *key); /* all that wait for it */
+size_t srv_park_waiting(srv_watch *w);                 /* suspended ones with a key that do not only look on */
 bool srv_park_owned(srv_watch *w, const srv_park *but, const char *key); /* does another owner wait for this key? */
 void srv_park_own(srv_watch *w, srv_park *p);
+void srv_park_looks_on(srv_watch *w, srv_park *p);
 /* From now on every park with a key is woken with SRV_WAKE_STOP, those that come later too. */
 void srv_watch_stop_waiting(srv_watch *w);
 

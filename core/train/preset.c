@@ -79,6 +79,7 @@ void dr_train_opts_init(dr_train_opts *o) {
                          .ema_decay = -1,
                          .streaks_share = -1,
                          .decay_part = -1,
+                         .warmup = -1,
                          .pool = -1};
 }
 
@@ -102,8 +103,8 @@ static dr_status check(const dr_train_opts *o, dr_error *err) {
     if (o->ema_decay >= 1) return dr_fail(err, DR_INVALID, "ema decay %g: it must be below 1", o->ema_decay);
     if (o->decay_part > 1) return dr_fail(err, DR_INVALID, "decay part %g: from 0 to 1", o->decay_part);
     if (o->streaks_share > 1) return dr_fail(err, DR_INVALID, "streaks share %g: from 0 to 1", o->streaks_share);
-    const double all[] = {o->lr,      o->lr_f,        o->w_gan,        o->w_nce,      o->w_idt,
-                          o->w_cycle, o->w_nce_extra, o->w_transplant, o->w_brighter, o->w_low};
+    const double all[] = {o->lr,          o->lr_f,         o->w_gan,      o->w_nce, o->w_idt, o->w_cycle,
+                          o->w_nce_extra, o->w_transplant, o->w_brighter, o->w_low, o->warmup};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (!isfinite(all[i])) return dr_fail(err, DR_INVALID, "a learning rate or loss weight is not finite");
     if (o->precision && strcmp(o->precision, "f32") && strcmp(o->precision, "bf16"))
@@ -140,6 +141,7 @@ dr_status dr_preset_fill(dr_train_opts *o, dr_objective *ret, dr_error *err) {
     put(&o->ema_decay, p->ema_decay);
     put(&o->streaks_share, p->streaks_share);
     put(&o->decay_part, p->decay_part);
+    put(&o->warmup, 0);
     if (!o->seed) o->seed = 1;
     dr_status s = check(o, err);
     if (s) return s;

@@ -35,7 +35,8 @@ static const int_key reals[] = {{"train.lr", AT(lr)},
                                 {"train.transplant_gain", AT(transplant_gain)},
                                 {"train.ema_decay", AT(ema_decay)},
                                 {"train.streaks_share", AT(streaks_share)},
-                                {"train.decay_part", AT(decay_part)}};
+                                {"train.decay_part", AT(decay_part)},
+                                {"train.warmup", AT(warmup)}};
 enum { N_SIZES = sizeof sizes / sizeof *sizes, N_REALS = sizeof reals / sizeof *reals };
 
 static int *int_at(dr_train_opts *o, size_t off) {

@@ -299,11 +299,13 @@ dr_status dr_step_run(dr_step *s, int64_t step, double factor, int n, int crop, 
     generator_terms(&w, &g, err);
     st = optimise(&w, &g, all + 2, s->obj->dual ? 4 : 1, ret, err);
     if (st) return st;
+    /* A rate of zero, not no update: the moments learn too, so that the first real one is of the usual size. */
+    double lr = (double)step < s->warmup ? 0 : s->lr * factor;
     if (s->obj->dual) {
-        st = adam(&w, DR_NET_G_A, s->lr * factor, 0.5, err);
+        st = adam(&w, DR_NET_G_A, lr, 0.5, err);
         if (!st && (s->obj->w_nce > 0 || s->obj->w_nce_extra > 0)) st = adam(&w, DR_NET_F1, s->lr_f * factor, 0.9, err);
     } else {
-        dr_adam_desc one = {(float)(s->lr * factor), 0.5f, 0.999f, 1e-8f, step + 1};
+        dr_adam_desc one = {(float)lr, 0.5f, 0.999f, 1e-8f, step + 1};
         st = adam_one(&w, DR_NET_G_A, &one, err);
     }
     if (!st && s->nets->ema)

@@ -8,6 +8,7 @@
 #include "core/train/state.h"
 #include "core/train/step.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,7 @@ struct dr_trainer {
     /* the last pictures of the stream, for the sheet */
     float *rainy, *clean;
     int kept;
+    double spread;
     bool broken; /* a step was broken off half-way */
 };
 
@@ -43,6 +45,7 @@ static dr_status open_nets(dr_trainer *t, dr_error *err) {
     t->step.lr = t->o.lr;
     t->step.lr_f = t->o.lr_f;
     t->step.ema_decay = t->o.ema_decay;
+    t->step.warmup = t->o.warmup;
     t->step.seed = t->o.seed;
     size_t image = 3 * (size_t)t->o.crop * (size_t)t->o.crop;
     s = dr_image_pool_init(&t->pool_a, t->o.pool, image, t->o.seed ^ 0xa, err);
@@ -118,6 +121,7 @@ dr_status dr_trainer_open(const dr_train_opts *o, dr_trainer **ret, dr_error *er
     dr_trainer *t = dr_calloc(1, sizeof *t);
     if (!t) return dr_fail(err, DR_NOMEM, "no memory for a trainer");
     t->o = *o;
+    t->spread = -1;
     dr_status s = DR_OK;
     if (o->resume && (s = dr_st_open(o->resume, &resume, err))) dr_wrap(err, s, "checkpoint '%s'", o->resume);
     if (!s && o->init && !o->resume && (s = dr_st_open(o->init, &init, err))) dr_wrap(err, s, "weights '%s'", o->init);
@@ -244,6 +248,20 @@ static dr_status through(dr_trainer *t, int n, const float *x, float *y, dr_erro
     return s;
 }
 
+static double deviation(const float *x, size_t n) {
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += (double)x[i];
+        squares += (double)x[i] * (double)x[i];
+    }
+    double mean = sum / (double)n, var = squares / (double)n - mean * mean;
+    return var > 0 ? sqrt(var) : 0;
+}
+
+double dr_trainer_spread(const dr_trainer *t) {
+    return t->spread;
+}
+
 dr_status dr_trainer_sheet(dr_trainer *t, const char *path, dr_error *err) {
     if (!t->kept) return dr_fail(err, DR_CONFLICT, "no step was made yet");
     size_t image = 3 * (size_t)t->o.crop * (size_t)t->o.crop;
@@ -251,6 +269,7 @@ dr_status dr_trainer_sheet(dr_trainer *t, const char *path, dr_error *err) {
     if (!out) return dr_fail(err, DR_NOMEM, "no memory for the sample sheet");
     float *clean_out = out + (size_t)t->kept * image;
     dr_status s = through(t, t->kept, t->rainy, out, err);
+    if (!s) t->spread = deviation(out, (size_t)t->kept * image) / (deviation(t->rainy, (size_t)t->kept * image) + 1e-9);
     if (!s) s = through(t, t->kept, t->clean, clean_out, err);
     if (!s) s = dr_sheet_training(t->kept, t->o.crop, t->o.crop, t->rainy, out, t->clean, clean_out, path, err);
     dr_free(out);

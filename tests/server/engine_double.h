@@ -17,6 +17,7 @@ struct dr_engine {
 };
 struct dr_model {
     dr_model_info info;
+    unsigned sum; /* of the file's bytes: what its score follows from */
 };
 
 dr_status dr_engine_open(const dr_engine_opts *opts, dr_engine **ret, dr_error *err) {
@@ -45,6 +46,9 @@ dr_status dr_model_open(dr_engine *e, const char *path, dr_model **ret, dr_error
     m->info = (dr_model_info){
         .name = "derain", .version = 1, .bytes = 1, .dtype = "F16", .arch = "resnet", .ngf = 32, .blocks = 6};
     memset(m->info.sha256, 'a', 64);
+    FILE *f = fopen(path, "rb");
+    for (int c; f && (c = getc(f)) != EOF;) m->sum = m->sum * 31 + (unsigned)c;
+    if (f) fclose(f);
     *ret = m;
     return DR_OK;
 }
@@ -82,6 +86,20 @@ dr_status dr_derain(dr_model *m, const void *data, size_t len, const dr_run_opts
     *ret_len = len + sizeof mark;
     *ret_stats = st;
     return DR_OK;
+}
+
+void dr_model_set_yield(dr_model *m, bool (*between)(void *arg), void *arg) {
+    (void)m, (void)between, (void)arg;
+}
+dr_status dr_evaluate(dr_model *m, const char *rainy_dir, const char *clean_dir,
+                      void (*on_row)(const dr_eval_row *row, size_t i, size_t n, void *arg), void *arg, dr_eval *ret,
+                      dr_error *err) {
+    (void)rainy_dir, (void)clean_dir, (void)on_row, (void)arg, (void)err;
+    *ret = (dr_eval){.n = 1, .mean_output = {.psnr_y = 20 + m->sum % 1000 / 100.0}};
+    return DR_OK;
+}
+void dr_eval_done(dr_eval *e) {
+    *e = (dr_eval){0};
 }
 
 #endif

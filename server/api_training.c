@@ -1,0 +1,404 @@
+/* api_training.c - trainings: made, paused, resumed, and what can be seen of them while they run and afterwards. */
+#include "core/base/alloc.h"
+#include "core/base/clock.h"
+#include "core/base/hash.h"
+#include "core/base/parse.h"
+#include "db/datasets.h"
+#include "db/training.h"
+#include "server/api.h"
+#include "server/curves.h"
+#include "server/trainer.h"
+#include "server/training_files.h"
+#include "server/training_params.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* What a parked write leaves for the next step. */
+typedef struct call {
+    dr_status status;
+    dr_error err;
+    db_job wanted, job;
+    char *params, *labels;
+    char idem_hash[DR_SHA256_HEX];
+    bool flag, on;
+} call;
+
+static void call_free(void *p) {
+    call *c = p;
+    db_job_clear(&c->job);
+    dr_free(c->params);
+    dr_free(c->labels);
+    dr_free(c);
+}
+
+static call *new_call(srv_req *r) {
+    call *c = dr_calloc(1, sizeof *c);
+    if (!c) return NULL;
+    r->state = c;
+    r->state_free = call_free;
+    return c;
+}
+
+/* On the store's thread. */
+static void on_done(void *arg, dr_status s, const db_job *job, bool flag, const dr_error *err) {
+    srv_req *r = arg;
+    call *c = r->state;
+    c->status = s;
+    c->flag = flag;
+    if (s && err) c->err = *err;
+    if (!s && job) snprintf(c->job.id, sizeof c->job.id, "%s", job->id);
+    srv_call_back(r);
+}
+
+static srv_next bad_member(srv_req *r, const char *code, const char *pointer, const char *text) {
+    srv_problem p;
+    srv_problem_make(&p, code, "%s", text);
+    srv_problem_point(&p, pointer);
+    return srv_reply_problem(r, &p);
+}
+
+/* --- make --- */
+
+/* "NAME", "NAME/VERSION", "none" or "": the model that the job's row names. */
+static bool find_parent(const srv_app *app, srv_training_params *p, db_job *j) {
+    const srv_model *m = &app->model;
+    char name[96];
+    snprintf(name, sizeof name, "%s/%d", m->name, m->version);
+    if (!strcmp(p->parent, "none")) {
+        snprintf(j->model.name, sizeof j->model.name, "%s", m->name);
+        return true;
+    }
+    if (*p->parent && strcmp(p->parent, m->name) && strcmp(p->parent, name)) return false;
+    snprintf(p->parent, sizeof p->parent, "%s", name);
+    snprintf(j->model.name, sizeof j->model.name, "%s", m->name);
+    snprintf(j->model.sha256, sizeof j->model.sha256, "%s", m->sha256);
+    j->model.version = m->version;
+    return true;
+}
+
+/* SRV_GO: the set is there and may be trained on, or is still being looked at. */
+static srv_next check_dataset(srv_req *r, const char *id, db_state *ret) {
+    db_dataset set = {0};
+    dr_error err = {0};
+    dr_status s = db_id_valid("ds_", id) ? db_dataset_get(r->app->db, id, &set, &err) : DR_NOT_FOUND;
+    db_ds_state state = set.state;
+    db_dataset_clear(&set);
+    if (s == DR_NOT_FOUND) return bad_member(r, "invalid_member", "/dataset", "there is no such data set");
+    if (s) return srv_reply_failed(r, s, &err);
+    if (state == DB_DS_OPEN) return srv_reply_error(r, "dataset_unusable", "the data set is still open: seal it first");
+    if (state == DB_DS_REJECTED)
+        return srv_reply_error(r, "dataset_unusable", "the data set was rejected: its report says why");
+    *ret = state == DB_DS_READY ? DB_QUEUED : DB_VALIDATING;
+    return SRV_GO;
+}
+
+static srv_next check_labels(srv_req *r, json_t *labels) {
+    const char *key;
+    json_t *v;
+    if (!labels || json_is_null(labels)) return SRV_GO;
+    if (!json_is_object(labels) || json_object_size(labels) > 32)
+        return bad_member(r, "invalid_member", "/labels", "labels must be an object of at most 32 strings");
+    json_object_foreach(labels, key, v) {
+        size_t n = strlen(key);
+        if (!n || n > 64 || !json_is_string(v) || json_string_length(v) > 256)
+            return bad_member(r, "invalid_member", "/labels",
+                              "a label has a key of 1 to 64 bytes and a string of at most 256");
+    }
+    return SRV_GO;
+}
+
+static srv_next admit(srv_req *r) {
+    srv_app *app = r->app;
+    dr_error err = {0};
+    if (atomic_load(&app->draining)) return srv_reply_error(r, "draining", "the service is shutting down");
+    dr_status s = srv_spool_room(app->spool, (uint64_t)app->cfg->free_min_bytes, (int)app->cfg->free_min_percent, &err);
+    return s ? srv_reply_failed(r, s, &err) : SRV_GO;
+}
+
+static srv_next created(srv_req *r) {
+    call *c = r->state;
+    srv_app *app = r->app;
+    dr_error err = {0};
+    char id[DB_ID];
+    if (c->status) return srv_reply_failed(r, c->status, &c->err);
+    memcpy(id, c->job.id, sizeof id);
+    srv_count(&app->tele, c->flag ? SRV_JOBS_REPLAYED : SRV_JOBS_ACCEPTED, 1);
+    if (!c->flag) {
+        srv_queue_count_add(app->queue, 1);
+        srv_queue_ring(app->queue);
+    }
+    dr_status s = db_job_get(app->db, id, &c->job, &err);
+    if (s) return srv_reply_failed(r, s, &err);
+    if (c->flag) srv_reply_header(r, "Idempotent-Replayed", "true");
+    srv_reply_header(r, "Location", "/v1/jobs/%s", id);
+    return srv_reply_json(r, 201, srv_job_json(app, &c->job));
+}
+
+static srv_next create_training(srv_req *r, json_t *o) {
+    srv_app *app = r->app;
+    srv_training_params p;
+    srv_problem problem;
+    call *c = new_call(r);
+    if (!c) return srv_reply_failed(r, DR_NOMEM, NULL);
+    srv_next next = check_labels(r, json_object_get(o, "labels"));
+    if (next != SRV_GO) return next;
+    if (!srv_training_params_read(o, &p, &problem)) return srv_reply_problem(r, &problem);
+    db_job *j = &c->wanted;
+    j->class_ = DB_TRAIN;
+    snprintf(j->type, sizeof j->type, "train");
+    next = check_dataset(r, p.dataset, &j->state);
+    if (next == SRV_GO && !find_parent(app, &p, j))
+        next = bad_member(r, "invalid_member", "/parent", "there is no such model; none, NAME or NAME/VERSION");
+    if (next == SRV_GO) {
+        long cores = sysconf(_SC_NPROCESSORS_ONLN);
+        bool parent = strcmp(p.parent, "none") != 0;
+        srv_training_params_fill(&p, parent, app->cfg->threads ? (int)app->cfg->threads : (int)cores);
+        json_t *params = srv_training_params_json(&p), *labels = json_object_get(o, "labels");
+        c->params = params ? json_dumps(params, JSON_COMPACT) : NULL;
+        c->labels = json_is_object(labels) ? json_dumps(labels, JSON_COMPACT) : dr_strdup("{}");
+        json_decref(params);
+        if (!c->params || !c->labels) next = srv_reply_failed(r, DR_NOMEM, NULL);
+    }
+    srv_training_params_done(&p);
+    if (next != SRV_GO) return next;
+    j->params_json = c->params;
+    j->labels_json = c->labels;
+    snprintf(j->request_id, sizeof j->request_id, "%s", r->id);
+    snprintf(j->traceparent, sizeof j->traceparent, "%s", r->trace);
+    const char *key = srv_header(r, "Idempotency-Key");
+    dr_sha256 h;
+    uint8_t sum[32];
+    dr_sha256_init(&h);
+    dr_sha256_add(&h, "POST /v1/jobs", 14);
+    dr_sha256_add(&h, r->body.data, r->body.len);
+    dr_sha256_end(&h, sum);
+    dr_hex(sum, 32, c->idem_hash);
+    db_job_new in = {
+        .job = j, .queue_max = app->cfg->queue_max, .idem_key = key, .idem_hash = key ? c->idem_hash : NULL};
+    srv_call_arm(r);
+    db_job_create_async(app->db, &in, on_done, r);
+    return srv_call_park(r, created);
+}
+
+srv_next srv_jobs_create(srv_req *r) {
+    srv_query q[] = {{0, 0}};
+    json_error_t je;
+    const char *key = srv_header(r, "Idempotency-Key");
+    if (!srv_query_read(r, q)) return SRV_REPLY;
+    if (key && !srv_idempotency_key_ok(key))
+        return srv_reply_error(r, "bad_idempotency_key", "Idempotency-Key must be 1 to 255 printable characters");
+    srv_next next = admit(r);
+    if (next != SRV_GO) return next;
+    json_t *o = r->body.len ? json_loadb(r->body.data, r->body.len, JSON_REJECT_DUPLICATES, &je) : NULL;
+    if (!json_is_object(o)) {
+        json_decref(o);
+        return srv_reply_error(r, "bad_json", "the body must be a JSON object");
+    }
+    const char *type = json_string_value(json_object_get(o, "type"));
+    if (type && !strcmp(type, "train"))
+        next = create_training(r, o);
+    else
+        next = bad_member(r, "invalid_member", "/type", "type must be train; pictures go to POST /v1/derain");
+    json_decref(o);
+    return next;
+}
+
+/* --- pause and resume --- */
+
+static srv_next moved(srv_req *r) {
+    call *c = r->state;
+    srv_app *app = r->app;
+    db_job job = {0};
+    dr_error err = {0};
+    if (c->status) return srv_reply_failed(r, c->status, &c->err);
+    srv_trainer_pause(app->trainer, r->param[0], c->on);
+    if (!c->on) srv_queue_ring(app->queue);
+    srv_park_wake_key(app->watch, r->param[0]);
+    dr_status s = db_job_get(app->db, r->param[0], &job, &err);
+    if (s) return srv_reply_failed(r, s, &err);
+    bool later = c->on && !c->flag; /* after the step at hand */
+    if (later) srv_job_location(r, &job);
+    json_t *o = srv_job_json(app, &job);
+    db_job_clear(&job);
+    return srv_reply_json(r, later ? 202 : 200, o);
+}
+
+static srv_next move(srv_req *r, bool pause) {
+    srv_query q[] = {{0, 0}};
+    if (!srv_query_read(r, q)) return SRV_REPLY;
+    if (!db_id_valid("job_", r->param[0])) return srv_reply_error(r, "job_not_found", "no job ever had this id");
+    call *c = new_call(r);
+    if (!c) return srv_reply_failed(r, DR_NOMEM, NULL);
+    c->on = pause;
+    srv_call_arm(r);
+    if (pause)
+        db_training_pause_async(r->app->db, r->param[0], on_done, r);
+    else
+        db_training_resume_async(r->app->db, r->param[0], on_done, r);
+    return srv_call_park(r, moved);
+}
+
+srv_next srv_jobs_pause(srv_req *r) {
+    return move(r, true);
+}
+srv_next srv_jobs_resume(srv_req *r) {
+    return move(r, false);
+}
+
+/* --- metrics --- */
+
+/* SRV_GO: it is a training. */
+static srv_next is_training(srv_req *r) {
+    db_training t;
+    dr_error err = {0};
+    if (!db_id_valid("job_", r->param[0])) return srv_reply_error(r, "job_not_found", "no job ever had this id");
+    dr_status s = db_training_get(r->app->db, r->param[0], &t, &err);
+    if (!s) return SRV_GO;
+    db_job job = {0};
+    bool other = s == DR_NOT_FOUND && !db_job_get(r->app->db, r->param[0], &job, NULL);
+    db_job_clear(&job);
+    return other ? srv_reply_error(r, "not_found", "this job is no training") : srv_reply_failed(r, s, &err);
+}
+
+/* Columns in the order of their first appearance. */
+static void write_csv(const db_metric_page *p, dr_buf *out) {
+    json_t *names = json_array(), *v;
+    const char *key;
+    for (size_t i = 0; i < p->n; i++) {
+        json_t *o = json_loads(p->rows[i].data_json, 0, NULL);
+        json_object_foreach(o, key, v) {
+            bool known = false;
+            for (size_t k = 0; k < json_array_size(names) && !known; k++)
+                known = !strcmp(json_string_value(json_array_get(names, k)), key);
+            if (!known) json_array_append_new(names, json_string(key));
+        }
+        json_decref(o);
+    }
+    for (size_t k = 0; k < json_array_size(names); k++)
+        dr_buf_printf(out, "%s%s", k ? "," : "", json_string_value(json_array_get(names, k)));
+    dr_buf_puts(out, "\r\n");
+    for (size_t i = 0; i < p->n; i++) {
+        json_t *o = json_loads(p->rows[i].data_json, 0, NULL);
+        for (size_t k = 0; k < json_array_size(names); k++) {
+            v = json_object_get(o, json_string_value(json_array_get(names, k)));
+            if (k) dr_buf_puts(out, ",");
+            if (json_is_integer(v))
+                dr_buf_printf(out, "%lld", (long long)json_integer_value(v));
+            else if (json_is_real(v))
+                dr_buf_printf(out, "%.9g", json_real_value(v));
+        }
+        dr_buf_puts(out, "\r\n");
+        json_decref(o);
+    }
+    json_decref(names);
+}
+
+srv_next srv_jobs_metrics(srv_req *r) {
+    static const char *const types[] = {"application/json", "text/csv"};
+    srv_query q[] = {{"step_from", 0}, {"limit", 0}, {0, 0}};
+    int64_t from = 0;
+    int limit = DB_METRICS_MAX;
+    db_metric_page page = {0};
+    dr_error err = {0};
+    if (!srv_query_read(r, q)) return SRV_REPLY;
+    if (q[0].value && !dr_parse_i64(q[0].value, 0, INT64_MAX, &from))
+        return srv_reply_error(r, "invalid_parameter", "step_from must be a step");
+    if (q[1].value && !dr_parse_int(q[1].value, 1, DB_METRICS_MAX, &limit))
+        return srv_reply_error(r, "invalid_parameter", "limit must be 1 to %d", DB_METRICS_MAX);
+    int best = srv_accept_best(srv_header(r, "Accept"), types, 2);
+    if (best < 0) return srv_reply_error(r, "not_acceptable", "metrics exist as %s and %s", types[0], types[1]);
+    srv_next next = is_training(r);
+    if (next != SRV_GO) return next;
+    dr_status s = db_training_metrics(r->app->db, r->param[0], from, limit, &page, &err);
+    if (s) return srv_reply_failed(r, s, &err);
+    srv_reply_header(r, "Vary", "Accept");
+    if (best == 1) {
+        dr_buf b;
+        dr_buf_init(&b, 64 << 20);
+        write_csv(&page, &b);
+        db_metric_page_clear(&page);
+        return srv_reply_text(r, 200, "text/csv; charset=utf-8", &b);
+    }
+    json_t *items = json_array();
+    bool ok = items != NULL;
+    for (size_t i = 0; i < page.n && ok; i++) {
+        json_t *o = json_loads(page.rows[i].data_json, 0, NULL);
+        ok = o && !json_array_append_new(items, o);
+    }
+    bool more = page.n == (size_t)limit;
+    db_metric_page_clear(&page);
+    json_t *o = ok ? json_pack("{s:O, s:b}", "items", items, "more", (int)more) : NULL;
+    json_decref(items);
+    return srv_reply_json(r, 200, o);
+}
+
+srv_next srv_jobs_curves(srv_req *r) {
+    srv_query q[] = {{0, 0}};
+    db_metric_page page = {0};
+    dr_error err = {0};
+    dr_buf b;
+    if (!srv_query_read(r, q)) return SRV_REPLY;
+    srv_next next = is_training(r);
+    if (next != SRV_GO) return next;
+    dr_status s = db_training_metrics(r->app->db, r->param[0], 0, DB_METRICS_MAX, &page, &err);
+    if (s) return srv_reply_failed(r, s, &err);
+    dr_buf_init(&b, 4 << 20);
+    srv_curves_svg(&page, r->param[0], &b);
+    db_metric_page_clear(&page);
+    return srv_reply_text(r, 200, "image/svg+xml", &b);
+}
+
+/* --- samples and checkpoints --- */
+
+srv_next srv_jobs_sample(srv_req *r) {
+    srv_query q[] = {{0, 0}};
+    char path[SRV_PATH], step[24];
+    int64_t at = 0;
+    struct stat st;
+    if (!srv_query_read(r, q)) return SRV_REPLY;
+    srv_next next = is_training(r);
+    if (next != SRV_GO) return next;
+    size_t n = strcspn(r->param[1], ".");
+    snprintf(step, sizeof step, "%.*s", n < sizeof step ? (int)n : 0, r->param[1]);
+    if (strcmp(r->param[1] + n, ".png") || !dr_parse_i64(step, 0, INT64_MAX, &at))
+        return srv_reply_error(r, "not_found", "a sample is STEP.png");
+    srv_training_sample_path(r->app, r->param[0], at, path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno == ENOENT) return srv_reply_error(r, "not_found", "there is no sample of this step");
+    if (fd < 0 || fstat(fd, &st)) {
+        dr_error err = {0};
+        dr_status s = dr_fail_errno(&err, errno, "open", path);
+        if (fd >= 0) close(fd);
+        return srv_reply_failed(r, s, &err);
+    }
+    srv_reply_header(r, "Cache-Control", "private, no-cache"); /* a training that goes back draws it anew */
+    return srv_reply_file(r, 200, "image/png", fd, 0, (uint64_t)st.st_size);
+}
+
+srv_next srv_jobs_checkpoints(srv_req *r) {
+    srv_query q[] = {{0, 0}};
+    db_checkpoint rows[64];
+    size_t n = 0;
+    db_training t;
+    dr_error err = {0};
+    char when[DR_RFC3339];
+    if (!srv_query_read(r, q)) return SRV_REPLY;
+    srv_next next = is_training(r);
+    if (next != SRV_GO) return next;
+    dr_status s = db_training_get(r->app->db, r->param[0], &t, &err);
+    if (!s) s = db_training_checkpoints(r->app->db, r->param[0], rows, 64, &n, &err);
+    if (s) return srv_reply_failed(r, s, &err);
+    json_t *items = json_array();
+    for (size_t i = 0; i < n; i++) {
+        dr_clock_rfc3339(rows[i].at_ms, when);
+        json_array_append_new(items, json_pack("{s:I, s:s, s:I, s:o, s:b}", "step", (json_int_t)rows[i].step, "at",
+                                               when, "bytes", (json_int_t)rows[i].bytes, "psnr_y",
+                                               rows[i].has_score ? json_real(rows[i].score) : json_null(), "best",
+                                               (int)(rows[i].step == t.best_step)));
+    }
+    return srv_reply_json(r, 200, json_pack("{s:o}", "items", items));
+}

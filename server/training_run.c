@@ -1,0 +1,482 @@
+/* training_run.c - see training_run.h.
+ *
+ * prepare   lists of pictures, the newest checkpoint that opens (else the parent's weights), rows behind it forgotten
+ * steps     each between two calls of the gate; metrics, sheets, evaluations and checkpoints when they are due
+ * end       final checkpoint, `evaluating`: last evaluation, weights for the registry; then the gate's word
+ *
+ * What can be done without (a sheet, a row, a checkpoint on a full disk) is told in a `log` event and the training goes
+ * on; only a save that the end needs pauses it. Evaluations come right after the checkpoint of their step, so that a
+ * score always belongs to weights that are there. */
+#include "server/training_run.h"
+#include "core/base/alloc.h"
+#include "core/base/buf.h"
+#include "core/base/clock.h"
+#include "core/base/fs.h"
+#include "core/base/log.h"
+#include "core/trainer.h"
+#include "db/training.h"
+#include "server/problem.h"
+#include "server/training_files.h"
+#include "server/training_params.h"
+#include "server/training_watch.h"
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+typedef struct run {
+    srv_app *app;
+    const db_job *job;
+    srv_training_signals *sig;
+    srv_training_params p;
+    dr_trainer *t;
+    dr_engine *engine; /* for evaluations, opened when needed */
+    size_t n_pairs;
+    double seconds, pace; /* spent in steps; a step's, smoothed */
+    int64_t saved, saved_ns, evaluated;
+    int64_t best_step;
+    double best;
+    bool owes_evaluation; /* the checkpoint it goes on from was to be scored, and the last life did not get to it */
+    dr_train_metrics sum;
+    int64_t n_sum, steps;
+    srv_training_watch watch;
+    bool lost; /* the job is no longer ours */
+} run;
+
+/* --- rows --- */
+
+/* A write that failed: is the job still ours? */
+static void note_failed(run *r, const char *doing, dr_status s, const dr_error *err) {
+    if (s == DR_CONFLICT || s == DR_NOT_FOUND) r->lost = true;
+    dr_log(DR_LOG_WARN, r->job->request_id, "job %s: %s: %s", r->job->id, doing, err->text);
+}
+
+/* Takes o. */
+static void event(run *r, const char *type, json_t *o) {
+    dr_error err = {0};
+    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    json_decref(o);
+    if (!text) return;
+    dr_status s = db_event_append(r->app->db, r->job->id, r->job->epoch, type, text, NULL, &err);
+    free(text);
+    if (s) note_failed(r, "event", s, &err);
+    srv_park_wake_key(r->app->watch, r->job->id);
+}
+
+static void tell(run *r, const char *level, const char *code, const char *text) {
+    dr_log(!strcmp(level, "info") ? DR_LOG_INFO : DR_LOG_WARN, r->job->request_id, "job %s: %s", r->job->id, text);
+    event(r, "log",
+          json_pack("{s:s, s:s, s:s, s:I}", "level", level, "code", code, "message", text, "step",
+                    (json_int_t)(r->t ? dr_trainer_at(r->t) : 0)));
+}
+
+/* What a file system says may hold paths: people get the cause without them. */
+static void tell_failure(run *r, const char *doing, dr_status s, const dr_error *err) {
+    char text[300];
+    dr_log(DR_LOG_WARN, r->job->request_id, "job %s: %s: %s", r->job->id, doing, err->text);
+    if (s == DR_NOSPACE && r->saved > 0)
+        snprintf(text, sizeof text, "%s: the disk is full; the last good checkpoint is that of step %lld", doing,
+                 (long long)r->saved);
+    else if (s == DR_NOSPACE)
+        snprintf(text, sizeof text, "%s: the disk is full, and there is no checkpoint yet", doing);
+    else
+        snprintf(text, sizeof text, "%s: %s", doing, dr_status_text(s));
+    event(r, "log",
+          json_pack("{s:s, s:s, s:s, s:I}", "level", "warn", "code", s == DR_NOSPACE ? "disk_full" : "not_written",
+                    "message", text, "step", (json_int_t)(r->t ? dr_trainer_at(r->t) : 0)));
+}
+
+/* --- giving way --- */
+
+static bool between(void *arg) {
+    run *r = arg;
+    if (atomic_load_explicit(&r->sig->cancel, memory_order_relaxed)) return false;
+    srv_gate_pass(r->app->gate);
+    return true;
+}
+
+/* An evaluation may also be put off: the next life makes it up. */
+static bool between_layers(void *arg) {
+    run *r = arg;
+    return !atomic_load_explicit(&r->sig->put_back, memory_order_relaxed) && between(arg);
+}
+
+static bool ends(const run *r) {
+    return r->lost || atomic_load(&r->sig->cancel) || atomic_load(&r->sig->pause) || atomic_load(&r->sig->put_back);
+}
+
+/* --- prepare --- */
+
+/* The file to begin with: NULL where the training starts from nothing. lone: it holds a generator only. */
+static dr_status parent_file(const run *r, char ret[SRV_PATH], bool *ret_lone, dr_error *err) {
+    const char *model = r->app->cfg->model, *dot = strrchr(model, '.');
+    *ret = 0;
+    *ret_lone = false;
+    if (!strcmp(r->p.parent, "none")) return DR_OK;
+    int n =
+        snprintf(ret, SRV_PATH, "%.*s-train.safetensors", (int)(dot ? (size_t)(dot - model) : strlen(model)), model);
+    if (n > 0 && n < SRV_PATH && dr_fs_exists(ret)) return DR_OK;
+    *ret_lone = true;
+    n = snprintf(ret, SRV_PATH, "%s", model);
+    return n > 0 && n < SRV_PATH ? DR_OK : dr_fail(err, DR_INVALID, "path too long");
+}
+
+static dr_status read_params(run *r, dr_error *err) {
+    srv_problem p;
+    json_t *o = json_loads(r->job->params_json, 0, NULL);
+    bool ok = json_is_object(o) && srv_training_params_read(o, &r->p, &p);
+    json_decref(o);
+    return ok ? DR_OK : dr_fail(err, DR_INTERNAL, "the job's parameters cannot be read");
+}
+
+static dr_status open_trainer(run *r, dr_error *err) {
+    char rainy[SRV_PATH], clean[SRV_PATH], resume[SRV_PATH], init[SRV_PATH];
+    const char *rainy_list[1] = {rainy}, *clean_list[1] = {clean};
+    db_checkpoint rows[64];
+    size_t n = 0;
+    bool lone = false;
+    dr_train_opts o;
+    srv_training_path(r->app, r->job->id, "rainy.txt", rainy);
+    srv_training_path(r->app, r->job->id, "clean.txt", clean);
+    dr_train_opts_init(&o);
+    o.rainy = rainy_list, o.n_rainy = 1;
+    o.clean = clean_list, o.n_clean = 1;
+    o.backend = r->app->cfg->backend;
+    o.threads = (int)r->p.threads;
+    dr_status s = db_training_checkpoints(r->app->db, r->job->id, rows, 64, &n, err);
+    for (size_t i = 0; i < n && !s; i++) {
+        dr_error why = {0};
+        srv_training_checkpoint_path(r->app, r->job->id, rows[i].step, resume);
+        o.resume = resume;
+        s = dr_trainer_open(&o, &r->t, &why);
+        if (!s) {
+            r->seconds = rows[i].seconds;
+            r->saved = rows[i].step;
+            r->evaluated = rows[i].has_score ? rows[i].step : -1;
+            r->owes_evaluation = r->n_pairs && rows[i].step % r->p.eval_every == 0 && !rows[i].has_score;
+            return DR_OK;
+        }
+        if (s != DR_CORRUPT && s != DR_NOT_FOUND) { /* not the file's fault */
+            *err = why;
+            return s;
+        }
+        dr_log(DR_LOG_WARN, r->job->request_id, "job %s: checkpoint of step %lld: %s", r->job->id,
+               (long long)rows[i].step, why.text);
+        s = DR_OK;
+    }
+    o.resume = NULL;
+    if (!s) s = parent_file(r, init, &lone, err);
+    if (s) return s;
+    if (*init) o.init = init;
+    srv_training_params_apply(&r->p, &o);
+    if (r->p.warmup < 0) o.warmup = *init && lone ? (double)srv_training_warmup(&r->p) : 0;
+    return dr_trainer_open(&o, &r->t, err);
+}
+
+static dr_status prepare(run *r, dr_error *err) {
+    srv_app *app = r->app;
+    db_training row;
+    dr_status s = read_params(r, err);
+    if (!s) s = srv_training_prepare(app, r->job->id, r->p.dataset, r->p.eval_pictures, &r->n_pairs, err);
+    if (!s) s = open_trainer(r, err);
+    if (!s) s = db_training_rewind(app->db, r->job->id, r->job->epoch, dr_trainer_at(r->t), r->seconds, err);
+    if (!s) s = db_training_get(app->db, r->job->id, &row, err);
+    if (s) return s;
+    srv_training_tidy(app, r->job->id);
+    r->best_step = row.best_step;
+    r->best = row.best_score;
+    r->pace = row.seconds_per_step;
+    r->saved_ns = dr_clock_ns();
+    dr_trainer_set_yield(r->t, between, r);
+    tell(r, "info", dr_trainer_at(r->t) ? "resumed" : "started", dr_trainer_describe(r->t));
+    return DR_OK;
+}
+
+/* --- metrics and sheets --- */
+
+static void note(run *r, const dr_train_metrics *m, bool with_metrics) {
+    dr_error err = {0};
+    json_t *o = with_metrics ? json_object() : NULL;
+    char *text = NULL;
+    if (o) {
+        json_object_set_new(o, "step", json_integer(m->step));
+        json_object_set_new(o, "lr_factor", json_real(m->lr_factor));
+        json_object_set_new(o, "seconds_per_step", json_real(r->sum.seconds / (double)r->n_sum));
+        for (int i = 0; i < r->sum.n; i++)
+            json_object_set_new(o, r->sum.name[i], json_real(r->sum.value[i] / (double)r->n_sum));
+        text = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9));
+        json_decref(o);
+        r->n_sum = 0;
+    }
+    const db_training_note n = {
+        .step = m->step, .steps = m->steps, .seconds = r->seconds, .seconds_per_step = r->pace, .metrics_json = text};
+    dr_status s = db_training_progress(r->app->db, r->job->id, r->job->epoch, &n, &err);
+    free(text);
+    if (s) note_failed(r, "progress", s, &err);
+    srv_park_wake_key(r->app->watch, r->job->id);
+}
+
+static void add_up(run *r, const dr_train_metrics *m) {
+    const char *code = NULL;
+    char text[400];
+    if (r->n_sum == 0 || r->sum.n != m->n) {
+        r->sum = *m;
+        r->n_sum = 1;
+    } else {
+        r->sum.seconds += m->seconds;
+        for (int i = 0; i < m->n; i++) r->sum.value[i] += m->value[i];
+        r->n_sum++;
+    }
+    r->seconds += m->seconds;
+    r->pace = r->pace > 0 ? 0.95 * r->pace + 0.05 * m->seconds : m->seconds;
+    r->steps = m->steps;
+    if (srv_training_watch_step(&r->watch, m, &code, text)) tell(r, "warn", code, text);
+}
+
+static void sheet(run *r) {
+    char path[SRV_PATH], text[400];
+    const char *code = NULL;
+    dr_error err = {0};
+    int64_t at = dr_trainer_at(r->t);
+    srv_training_sample_path(r->app, r->job->id, at, path);
+    srv_gate_begin(r->app->gate);
+    dr_status s = dr_trainer_sheet(r->t, path, &err);
+    srv_gate_end(r->app->gate);
+    if (s == DR_CANCELLED) return;
+    if (s) {
+        tell_failure(r, "sample sheet", s, &err);
+        return;
+    }
+    event(r, "sample",
+          json_pack("{s:I, s:o}", "step", (json_int_t)at, "url",
+                    json_sprintf("/v1/jobs/%s/samples/%lld.png", r->job->id, (long long)at)));
+    if (srv_training_watch_spread(&r->watch, dr_trainer_spread(r->t), at, &code, text)) tell(r, "warn", code, text);
+}
+
+/* --- checkpoints and evaluations --- */
+
+/* The last ones and the best stay; a row goes before its file. */
+static void drop_old(run *r) {
+    db_checkpoint rows[64];
+    size_t n = 0;
+    dr_error err = {0};
+    char path[SRV_PATH];
+    if (db_training_checkpoints(r->app->db, r->job->id, rows, 64, &n, &err)) return;
+    for (size_t i = SRV_CHECKPOINTS; i < n; i++) {
+        if (rows[i].step == r->best_step) continue;
+        if (db_training_checkpoint_drop(r->app->db, r->job->id, r->job->epoch, rows[i].step, &err)) return;
+        srv_training_checkpoint_path(r->app, r->job->id, rows[i].step, path);
+        (void)unlink(path);
+    }
+}
+
+static dr_status save(run *r, dr_error *err) {
+    char path[SRV_PATH];
+    struct stat st;
+    int64_t at = dr_trainer_at(r->t);
+    if (r->saved == at) return DR_OK;
+    srv_training_checkpoint_path(r->app, r->job->id, at, path);
+    r->saved_ns = dr_clock_ns(); /* of the try: a full disk is not asked again at once */
+    dr_status s = dr_trainer_save(r->t, path, err);
+    if (!s && stat(path, &st)) s = dr_fail(err, DR_IO, "the checkpoint vanished");
+    if (s) return s;
+    const db_checkpoint row = {.step = at, .bytes = st.st_size, .seconds = r->seconds};
+    if ((s = db_training_checkpoint(r->app->db, r->job->id, r->job->epoch, &row, err))) {
+        (void)unlink(path);
+        return s;
+    }
+    r->saved = at;
+    srv_park_wake_key(r->app->watch, r->job->id);
+    drop_old(r);
+    return DR_OK;
+}
+
+/* Export, load and score what would be served now. *ret_path is the export. */
+static dr_status score(run *r, const char *path, double *ret, dr_error *err) {
+    char rainy[SRV_PATH], clean[SRV_PATH];
+    dr_model *m = NULL;
+    dr_eval e = {0};
+    dr_status s = DR_OK;
+    srv_training_path(r->app, r->job->id, "pairs/rainy", rainy);
+    srv_training_path(r->app, r->job->id, "pairs/clean", clean);
+    if (!r->engine) {
+        const dr_engine_opts eo = {.backend = r->app->cfg->backend, .threads = (int)r->p.threads};
+        s = dr_engine_open(&eo, &r->engine, err);
+    }
+    if (!s) s = dr_trainer_export(r->t, path, "F16", err);
+    if (!s) s = dr_model_open(r->engine, path, &m, err);
+    if (!s) {
+        dr_model_set_yield(m, between_layers, r);
+        srv_gate_begin(r->app->gate);
+        s = dr_evaluate(m, rainy, clean, NULL, NULL, &e, err);
+        srv_gate_end(r->app->gate);
+    }
+    dr_model_close(m);
+    if (s) return s;
+    *ret = e.mean_output.psnr_y;
+    dr_eval_done(&e);
+    return DR_OK;
+}
+
+/* After the checkpoint of this step. */
+static dr_status evaluate(run *r, dr_error *err) {
+    char path[SRV_PATH], old[SRV_PATH];
+    int64_t at = dr_trainer_at(r->t);
+    double psnr = 0;
+    r->evaluated = at;
+    srv_training_best_path(r->app, r->job->id, at, path);
+    dr_status s = score(r, path, &psnr, err);
+    bool better = !s && (r->best_step < 0 || psnr > r->best);
+    if (!s) s = db_training_score(r->app->db, r->job->id, r->job->epoch, at, psnr, better, err);
+    if ((s || !better) && at != r->best_step) (void)unlink(path);
+    if (s) return s;
+    srv_park_wake_key(r->app->watch, r->job->id);
+    if (!better) return DR_OK;
+    if (r->best_step >= 0) {
+        srv_training_best_path(r->app, r->job->id, r->best_step, old);
+        (void)unlink(old);
+    }
+    r->best_step = at;
+    r->best = psnr;
+    return DR_OK;
+}
+
+/* --- steps --- */
+
+/* Is it over before its planned end? A function of rows and step, so that it ends at the same step after a restart. */
+static bool early_end(run *r) {
+    char text[200];
+    int64_t worse = r->best_step >= 0 ? dr_trainer_at(r->t) / r->p.eval_every - r->best_step / r->p.eval_every : 0;
+    if (r->p.time_budget_s && r->seconds >= (double)r->p.time_budget_s) {
+        snprintf(text, sizeof text, "the time budget of %lld s is spent", (long long)r->p.time_budget_s);
+        tell(r, "info", "time_budget", text);
+        return true;
+    }
+    if (r->p.early_stop && worse >= r->p.early_stop) {
+        snprintf(text, sizeof text, "%lld evaluations in a row were not better than that of step %lld: it ends early",
+                 (long long)worse, (long long)r->best_step);
+        tell(r, "info", "early_stop", text);
+        return true;
+    }
+    return false;
+}
+
+static dr_status steps(run *r, dr_error *err) {
+    const srv_training_params *p = &r->p;
+    dr_error first = {0};
+    dr_status owed = r->owes_evaluation ? evaluate(r, &first) : DR_OK;
+    if (owed && owed != DR_CANCELLED) tell_failure(r, "evaluation", owed, &first);
+    while (!dr_trainer_finished(r->t) && !ends(r) && !early_end(r)) {
+        dr_train_metrics m = {0};
+        dr_error later = {0};
+        srv_gate_begin(r->app->gate);
+        dr_status s = dr_trainer_step(r->t, &m, err);
+        srv_gate_end(r->app->gate);
+        if (s) return s;
+        srv_count(&r->app->tele, SRV_TRAIN_STEPS, 1);
+        add_up(r, &m);
+        note(r, &m, m.step % p->metric_every == 0 || m.step == m.steps);
+        if (m.step % p->sample_every == 0 || m.step == m.steps) sheet(r);
+        bool eval = r->n_pairs && m.step % p->eval_every == 0;
+        bool due =
+            eval || m.step % p->save_every == 0 || dr_clock_ns() - r->saved_ns > p->save_every_s * INT64_C(1000000000);
+        if (due && (s = save(r, &later))) tell_failure(r, "checkpoint", s, &later);
+        if (eval && !s && (s = evaluate(r, &later)) && s != DR_CANCELLED) tell_failure(r, "evaluation", s, &later);
+    }
+    return DR_OK;
+}
+
+/* --- end --- */
+
+static dr_status export_all(run *r, dr_error *err) {
+    char path[SRV_PATH], best[SRV_PATH];
+    srv_training_path(r->app, r->job->id, "latest.safetensors", path);
+    dr_status s = dr_trainer_export(r->t, path, "F16", err);
+    srv_training_path(r->app, r->job->id, "train.safetensors", path);
+    if (!s) s = dr_trainer_export_all(r->t, path, err);
+    if (s) return s;
+    srv_training_path(r->app, r->job->id, "best.safetensors", path);
+    if (r->best_step < 0) return dr_trainer_export(r->t, path, "F16", err);
+    srv_training_best_path(r->app, r->job->id, r->best_step, best);
+    (void)unlink(path);
+    if (link(best, path)) return dr_fail(err, DR_IO, "the weights of the best evaluation are gone");
+    return DR_OK;
+}
+
+static dr_status conclude(run *r, dr_error *err) {
+    dr_error later = {0};
+    dr_status s = save(r, err);
+    if (!s) s = db_training_move(r->app->db, r->job->id, r->job->epoch, DB_EVALUATING, err);
+    if (s) return s;
+    srv_park_wake_key(r->app->watch, r->job->id);
+    if (r->n_pairs && r->evaluated != dr_trainer_at(r->t) && (s = evaluate(r, &later))) {
+        if (s == DR_CANCELLED) return s;
+        tell_failure(r, "evaluation", s, &later);
+    }
+    return export_all(r, err);
+}
+
+static void finish(run *r, dr_status s, const dr_error *why) {
+    srv_app *app = r->app;
+    srv_problem p;
+    dr_error err = {0};
+    char *problem = NULL;
+    db_state state = !s ? DB_SUCCEEDED : s == DR_CANCELLED ? DB_CANCELLED : DB_FAILED;
+    if (s) {
+        srv_problem_from(&p, s, why);
+        snprintf(p.job, sizeof p.job, "%s", r->job->id);
+        problem = srv_problem_text(&p, r->job->request_id);
+        if (state == DB_FAILED) dr_log(DR_LOG_ERROR, r->job->request_id, "job %s failed: %s", r->job->id, why->text);
+    }
+    srv_count(&app->tele, !s ? SRV_JOBS_SUCCEEDED : s == DR_CANCELLED ? SRV_JOBS_CANCELLED : SRV_JOBS_FAILED, 1);
+    for (;;) { /* a store that cannot write now may do so in a moment */
+        uint64_t rings = srv_queue_rings(app->queue);
+        err = (dr_error){0};
+        s = db_training_finish(app->db, r->job->id, r->job->epoch, state, problem, &err);
+        if (!s || s == DR_CONFLICT || s == DR_NOT_FOUND || srv_queue_stopping(app->queue)) break;
+        srv_queue_wait(app->queue, rings, 500);
+    }
+    if (s) dr_log(DR_LOG_ERROR, r->job->request_id, "job %s: cannot store how it ended: %s", r->job->id, err.text);
+    dr_free(problem);
+}
+
+/* Paused, or queued again. Without a new checkpoint it goes on from the last one. */
+static void release(run *r, db_state to) {
+    dr_error err = {0};
+    dr_status s = r->t && dr_trainer_at(r->t) > 0 ? save(r, &err) : DR_OK;
+    if (s) tell_failure(r, "checkpoint", s, &err);
+    err = (dr_error){0};
+    s = db_training_release(r->app->db, r->job->id, r->job->epoch, to, &err);
+    if (s) note_failed(r, "cannot put it back", s, &err);
+    if (to == DB_QUEUED) srv_count(&r->app->tele, SRV_JOBS_REQUEUED, 1);
+}
+
+void srv_training_run(srv_app *app, const db_job *job, srv_training_signals *sig) {
+    run r = {.app = app, .job = job, .sig = sig, .evaluated = -1};
+    dr_error err = {0};
+    dr_status s = prepare(&r, &err);
+    if (!s) s = steps(&r, &err);
+    bool whole = !s && r.t && !ends(&r);
+    if (whole) s = conclude(&r, &err);
+    if (s == DR_CANCELLED && !atomic_load(&sig->cancel)) { /* an evaluation was put off */
+        s = DR_OK;
+        whole = false;
+    }
+    if (!s && atomic_load(&sig->cancel)) s = dr_fail(&err, DR_CANCELLED, "cancelled");
+    if (r.lost) {
+        dr_log(DR_LOG_WARN, job->request_id, "job %s is no longer this trainer's", job->id);
+    } else if (s == DR_NOSPACE && r.t) {
+        tell_failure(&r, "it is paused", s, &err);
+        release(&r, DB_PAUSED);
+    } else if (s) {
+        finish(&r, s, &err);
+    } else if (!whole) {
+        release(&r, atomic_load(&sig->put_back) ? DB_QUEUED : DB_PAUSED);
+    } else {
+        finish(&r, DR_OK, &err);
+    }
+    dr_trainer_close(r.t);
+    dr_engine_close(r.engine);
+    srv_training_params_done(&r.p);
+}
