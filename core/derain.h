@@ -99,6 +99,11 @@ typedef struct dr_model_spec {
     const char *name;  /* NULL = "derain" */
 } dr_model_spec;
 DR_MUSTUSE dr_status dr_model_init_file(const dr_model_spec *spec, const char *path, dr_error *err);
+/* Make a generator file from a generator file (as it is), a file of all nets of a training (its G_A) or a PyTorch state
+ * dict of such a generator (core/model/pth.h). *ret_training (may be NULL): it was the second kind. CORRUPT bad_model,
+ * bad_pickle, bad_zip; pickle_refused: the state dict names a function, which was not called. Where it fails, `out`
+ * stays as it was. */
+DR_MUSTUSE dr_status dr_model_import_file(const char *in, const char *out, bool *ret_training, dr_error *err);
 /* Rewrite a generator file in another dtype; metadata is kept. */
 DR_MUSTUSE dr_status dr_model_convert_file(const char *in, const char *dtype, const char *out, dr_error *err);
 

@@ -303,19 +303,22 @@ static dr_status finish_run(db_store *db, db_conn *c, db_req *base, dr_error *er
     if (!good && in->problem_json && (s = db_check_object(c, in->problem_json, err))) return s;
     db_stmt q = db_sql(c,
                        "UPDATE jobs SET state = ?3, finished_at = " DB_NOW ", progress = CASE ?3 WHEN 'succeeded'"
-                       " THEN 1 ELSE progress END, lease_until = 0, revision = revision + 1, bytes = bytes + ?4"
+                       " THEN 1 ELSE progress END, lease_until = 0, revision = revision + 1, bytes = bytes + ?4,"
+                       " model_version = iif(?5 > 0, ?5, model_version)"
                        " WHERE id = ?1 AND epoch = ?2 AND state = 'running'",
                        err);
     db_bind_text(&q, 1, r->id);
     db_bind_i64(&q, 2, r->epoch);
     db_bind_text(&q, 3, db_state_name(in->state));
     db_bind_i64(&q, 4, good ? in->result_bytes : 0);
+    db_bind_i64(&q, 5, in->model_version);
     if ((s = db_run(&q))) return s;
     if (db_changes(c) != 1) return stale(c, r->id, err);
     q = db_sql(c,
                "UPDATE job_details SET out_format = ?2, out_bytes = ?3, out_width = ?4, out_height = ?5,"
                " out_sha256 = ?6, ms_queue = (SELECT max(0, started_at - created_at) FROM jobs WHERE id = ?1),"
-               " ms_decode = ?7, ms_infer = ?8, ms_encode = ?9, problem = ?10 WHERE job_id = ?1",
+               " ms_decode = ?7, ms_infer = ?8, ms_encode = ?9, problem = ?10,"
+               " model_sha256 = coalesce(?11, model_sha256) WHERE job_id = ?1",
                err);
     db_bind_text(&q, 1, r->id);
     if (good) {
@@ -329,6 +332,7 @@ static dr_status finish_run(db_store *db, db_conn *c, db_req *base, dr_error *er
     db_bind_f64(&q, 8, in->timings_ms[DB_T_INFER]);
     db_bind_f64(&q, 9, in->timings_ms[DB_T_ENCODE]);
     db_bind_text(&q, 10, good ? NULL : in->problem_json);
+    db_bind_text(&q, 11, in->model_version ? in->model_sha256 : NULL);
     if ((s = db_run(&q))) return s;
     return r->want_job ? db_job_load(c, r->id, &r->job, err) : DR_OK;
 }

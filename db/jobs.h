@@ -133,6 +133,8 @@ typedef struct db_finish {
     int64_t result_bytes, result_width, result_height;
     double timings_ms[DB_N_TIMINGS]; /* negative = not known; the queue time is filled in by the store */
     const char *problem_json;        /* FAILED, CANCELLED, EXPIRED; may be NULL */
+    int64_t model_version;           /* what it really ran with; 0 = as the row says */
+    const char *model_sha256;        /* with model_version */
 } db_finish;
 
 /* ret_job may be NULL. */

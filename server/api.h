@@ -33,6 +33,18 @@ srv_next srv_models_list(srv_req *r);
 srv_next srv_models_get(srv_req *r);
 srv_next srv_models_version(srv_req *r);
 srv_next srv_models_card(srv_req *r);
+srv_next srv_models_weights(srv_req *r);
+srv_next srv_models_default(srv_req *r);
+srv_next srv_models_rollback(srv_req *r);
+
+/* api_import.c */
+srv_next srv_import_begin(srv_req *r);
+srv_next srv_import_data(srv_req *r, const char *data, size_t len);
+srv_next srv_import_ready(srv_req *r);
+
+/* A version as JSON (new reference, NULL without memory); with its revision in ETag when the name's is known. */
+json_t *srv_model_json(srv_app *app, const db_model *m);
+void srv_model_etag(srv_req *r, int64_t revision);
 
 /* api_system.c */
 srv_next srv_system_limits(srv_req *r);

@@ -21,7 +21,8 @@ typedef struct derain {
     /* what was asked for */
     dr_format format;
     int depth; /* 0 = as the input */
-    bool strip, want_json;
+    bool strip, want_json, pinned;
+    srv_model_id model;
     srv_prefer prefer;
     char idem_key[256], idem_hash[DR_SHA256_HEX];
     bool has_digest;
@@ -61,6 +62,25 @@ static srv_next bad_value(srv_req *r, const char *name, const char *value, const
     return srv_reply_problem(r, &p);
 }
 
+/* What the job will run with: the served version at the time when it runs, or the one that was asked for. */
+static srv_next find_model(srv_req *r, derain *d, const char *name, int version) {
+    db_model m = {0};
+    dr_error err = {0};
+    srv_registry_served(r->app->registry, &d->model);
+    if ((!name || !strcmp(name, d->model.name)) && !version) return SRV_GO;
+    d->pinned = version > 0;
+    dr_status s = db_model_get(r->app->db, name ? name : d->model.name, version, &m, &err);
+    if (s == DR_NOT_FOUND)
+        return srv_reply_error(r, "model_not_found", "there is no such model; this daemon serves %s, version %lld",
+                               d->model.name, (long long)d->model.version);
+    if (s) return srv_reply_failed(r, s, &err);
+    d->model.version = m.version;
+    snprintf(d->model.name, sizeof d->model.name, "%s", m.name);
+    snprintf(d->model.sha256, sizeof d->model.sha256, "%s", m.sha256);
+    db_model_clear(&m);
+    return SRV_GO;
+}
+
 static srv_next read_query(srv_req *r, derain *d, const char **ret_format) {
     enum { MODEL, VERSION, FORMAT, DEPTH, METADATA, TILE, EXACT };
     srv_query q[] = {{"model", 0},    {"version", 0}, {"format", 0}, {"depth", 0},
@@ -81,10 +101,7 @@ static srv_next read_query(srv_req *r, derain *d, const char **ret_format) {
     if ((v = q[TILE].value) && strcmp(v, "auto")) return bad_value(r, "tile", v, "auto");
     if ((v = q[EXACT].value) && strcmp(v, "1")) return bad_value(r, "exact", v, "1");
     if ((v = q[VERSION].value) && !dr_parse_int(v, 1, 1 << 30, &version)) return bad_value(r, "version", v, "a number");
-    const srv_model *m = &r->app->model;
-    if ((q[MODEL].value && strcmp(q[MODEL].value, m->name)) || (version && version != m->version))
-        return srv_reply_error(r, "model_not_found", "this daemon serves %s, version %d", m->name, m->version);
-    return SRV_GO;
+    return find_model(r, d, q[MODEL].value, version);
 }
 
 /* Accept and `format` together: the form of the answer and the format of the picture. */
@@ -309,7 +326,7 @@ static void on_kept(void *arg, dr_status s, const dr_error *err) {
 }
 
 static void describe_job(srv_req *r, derain *d) {
-    const srv_model *m = &r->app->model;
+    const srv_model_id *m = &d->model;
     db_job *j = &d->wanted;
     db_id_new("job_", d->id);
     *j = (db_job){.class_ = d->prefer.respond_async ? DB_BATCH : DB_INTERACTIVE};
@@ -327,8 +344,8 @@ static void describe_job(srv_req *r, derain *d) {
     snprintf(j->input.sha256, sizeof j->input.sha256, "%s", d->sha);
     snprintf(j->request_id, sizeof j->request_id, "%s", r->id);
     snprintf(j->traceparent, sizeof j->traceparent, "%s", r->trace);
-    snprintf(d->params, sizeof d->params, "{\"format\":\"%s\",\"depth\":%d,\"metadata\":\"%s\"}",
-             dr_format_name(d->format), d->depth, d->strip ? "strip" : "keep");
+    snprintf(d->params, sizeof d->params, "{\"format\":\"%s\",\"depth\":%d,\"metadata\":\"%s\"%s}",
+             dr_format_name(d->format), d->depth, d->strip ? "strip" : "keep", d->pinned ? ",\"pinned\":true" : "");
     j->params_json = d->params;
 }
 

@@ -30,13 +30,14 @@ srv_next srv_system_limits(srv_req *r) {
 }
 
 srv_next srv_system_version(srv_req *r) {
-    const srv_model *m = &r->app->model;
-    size_t kernels = strcspn(m->describe, " ("); /* of "AVX-512 (oneDNN 2.6.3, 2 threads)" */
+    const char *device = srv_registry_device(r->app->registry);
+    size_t kernels = strcspn(device, " ("); /* of "AVX-512 (oneDNN 2.6.3, 2 threads)" */
     if (!no_query(r)) return SRV_REPLY;
     return srv_reply_json(r, 200,
                           json_pack("{s:s, s:s, s:s, s:s, s:s%, s:[s,s,s,s]}", "version", srv_version(), "commit",
-                                    srv_commit(), "backend", m->backend, "device", m->describe, "cpu_kernels",
-                                    m->describe, kernels, "features", "derain", "jobs", "wait", "idempotency"));
+                                    srv_commit(), "backend", srv_registry_backend(r->app->registry), "device", device,
+                                    "cpu_kernels", device, kernels, "features", "derain", "jobs", "wait",
+                                    "idempotency"));
 }
 
 /* --- health --- */
@@ -78,8 +79,9 @@ srv_next srv_system_ready(srv_req *r) {
 
 srv_next srv_system_model_ready(srv_req *r) {
     if (!no_query(r)) return SRV_REPLY;
-    if (strcmp(r->param[0], r->app->model.name))
-        return srv_reply_error(r, "model_not_found", "this daemon serves %s", r->app->model.name);
+    srv_model_id m;
+    srv_registry_served(r->app->registry, &m);
+    if (strcmp(r->param[0], m.name)) return srv_reply_error(r, "model_not_found", "this daemon serves %s", m.name);
     return ready(r, false);
 }
 
@@ -103,6 +105,7 @@ srv_next srv_system_metrics(srv_req *r) {
     srv_app *app = r->app;
     db_counts counts;
     db_stats stats = {0};
+    srv_registry_stats models;
     dr_buf b;
     if (!no_query(r)) return SRV_REPLY;
     dr_buf_init(&b, 1 << 20);
@@ -121,6 +124,10 @@ srv_next srv_system_metrics(srv_req *r) {
     srv_tele_gauge(&b, "derain_requests_waiting", "suspended requests", (double)srv_park_waiting(app->watch));
     srv_tele_gauge(&b, "derain_job_seconds_average", "moving average of a job's time",
                    srv_queue_job_seconds(app->queue));
+    srv_registry_stats_get(app->registry, &models);
+    srv_tele_gauge(&b, "derain_model_swaps", "changes of the served version since the start", (double)models.swaps);
+    srv_tele_gauge(&b, "derain_model_loads", "versions loaded since the start", (double)models.loads);
+    srv_tele_gauge(&b, "derain_model_loads_failed", "loads that failed", (double)models.loads_failed);
     srv_tele_gauge(&b, "derain_db_bytes", "size of the database", (double)stats.db_bytes);
     srv_tele_gauge(&b, "derain_db_wal_bytes", "size of its write-ahead log", (double)stats.wal_bytes);
     srv_tele_gauge(&b, "derain_db_commits", "transactions since the start", (double)stats.commits);

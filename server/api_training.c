@@ -63,20 +63,32 @@ static srv_next bad_member(srv_req *r, const char *code, const char *pointer, co
 
 /* --- make --- */
 
-/* "NAME", "NAME/VERSION", "none" or "": the model that the job's row names. */
+/* "NAME", "NAME/VERSION", "none" or "" (what is served): the version that the job's row names. */
 static bool find_parent(const srv_app *app, srv_training_params *p, db_job *j) {
-    const srv_model *m = &app->model;
+    srv_model_id m;
+    db_model row = {0};
+    int64_t version = 0;
     char name[96];
-    snprintf(name, sizeof name, "%s/%d", m->name, m->version);
+    srv_registry_served(app->registry, &m);
     if (!strcmp(p->parent, "none")) {
-        snprintf(j->model.name, sizeof j->model.name, "%s", m->name);
+        snprintf(j->model.name, sizeof j->model.name, "%s", m.name);
         return true;
     }
-    if (*p->parent && strcmp(p->parent, m->name) && strcmp(p->parent, name)) return false;
-    snprintf(p->parent, sizeof p->parent, "%s", name);
-    snprintf(j->model.name, sizeof j->model.name, "%s", m->name);
-    snprintf(j->model.sha256, sizeof j->model.sha256, "%s", m->sha256);
-    j->model.version = m->version;
+    if (*p->parent) {
+        snprintf(name, sizeof name, "%s", p->parent);
+        char *slash = strchr(name, '/');
+        if (slash && !dr_parse_i64(slash + 1, 1, INT64_MAX, &version)) return false;
+        if (slash) *slash = 0;
+        if (strlen(name) >= sizeof m.name || db_model_get(app->db, name, version, &row, NULL)) return false;
+        m.version = row.version;
+        memcpy(m.name, row.name, sizeof m.name);
+        memcpy(m.sha256, row.sha256, sizeof m.sha256);
+        db_model_clear(&row);
+    }
+    snprintf(p->parent, sizeof p->parent, "%s/%lld", m.name, (long long)m.version);
+    snprintf(j->model.name, sizeof j->model.name, "%s", m.name);
+    snprintf(j->model.sha256, sizeof j->model.sha256, "%s", m.sha256);
+    j->model.version = m.version;
     return true;
 }
 

@@ -9,20 +9,11 @@
 #include "server/config.h"
 #include "server/gate.h"
 #include "server/queue.h"
+#include "server/registry.h"
 #include "server/spool.h"
 #include "server/telemetry.h"
 #include "server/watcher.h"
 #include <stdatomic.h>
-
-typedef struct srv_model { /* what is known of the served model without touching the engine */
-    char name[64], sha256[65], dtype[8], arch[16];
-    int version, ngf, blocks, residual;
-    uint64_t bytes, params;
-    int64_t created_ms;  /* first seen by this data folder */
-    char *metadata_json; /* of the file; "{}" */
-    char *card_path;     /* NULL = there is none */
-    char backend[16], describe[160];
-} srv_model;
 
 typedef struct srv_app {
     const srv_config *cfg;
@@ -37,7 +28,7 @@ typedef struct srv_app {
     srv_auth *auth;
     struct srv_http *http;
     struct srv_trainer *trainer;
-    srv_model model;
+    srv_registry *registry;
     srv_tele tele;
     atomic_bool draining;
 } srv_app;

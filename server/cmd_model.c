@@ -110,27 +110,31 @@ static int convert(int argc, char **argv) {
          .to = &dtype,
          .arg = "NAME",
          .choices = "F32|F16|BF16",
-         .help = "numbers in the new file",
-         .required = true},
+         .help = "numbers in the new file [as they are]"},
         {0},
     };
     const srv_opts_spec spec = {.command = "model convert",
                                 .args = "IN OUT",
-                                .what = "Rewrite a generator file with other numbers; the metadata is kept.",
+                                .what = "Make a generator file from a generator, the nets of a training, or a PyTorch "
+                                        "state dict (.pth).",
+                                .more = "Of a training the net G_A is taken. A state dict is read, never run; one that "
+                                        "names a function is refused.\n",
                                 .opts = opts,
                                 .args_min = 2,
                                 .args_max = 2};
     int rc = srv_opts_parse(&spec, argc, argv, args, NULL);
     if (rc != SRV_OPTS_GO) return rc;
     dr_error err = {0};
-    return dr_model_convert_file(args[0], dtype, args[1], &err) ? srv_cmd_fail("model convert", &err) : SRV_EXIT_OK;
+    dr_status s = dr_model_import_file(args[0], args[1], NULL, &err);
+    if (!s && dtype) s = dr_model_convert_file(args[1], dtype, args[1], &err);
+    return s ? srv_cmd_fail("model convert", &err) : SRV_EXIT_OK;
 }
 
 static void help(FILE *to) {
     fprintf(to, "usage: deraind model VERB [options]\n\n"
-                "  info FILE                 check a model file and say what it holds\n"
-                "  init [options] OUT        make one with random weights\n"
-                "  convert --dtype D IN OUT  rewrite one with other numbers\n\n"
+                "  info FILE                   check a model file and say what it holds\n"
+                "  init [options] OUT          make one with random weights\n"
+                "  convert [--dtype D] IN OUT  make one from another, a training or a .pth\n\n"
                 "'deraind model VERB --help' lists the options.\n");
 }
 

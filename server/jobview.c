@@ -1,10 +1,8 @@
 /* jobview.c - a job as its JSON object, and its result as an answer. */
 #include "core/base/clock.h"
-#include "core/base/hash.h"
 #include "db/training.h"
 #include "server/api.h"
 #include <string.h>
-#include <unistd.h>
 
 static json_t *time_or_null(int64_t ms) {
     char text[DR_RFC3339];
@@ -129,56 +127,20 @@ static void server_timing(srv_req *r, const db_job *job) {
     if (n) srv_reply_header(r, "Server-Timing", "%s", text);
 }
 
-static void picture_headers(srv_req *r, const db_job *job, const char *etag, bool whole) {
-    char digest[SRV_DIGEST_TEXT];
-    uint8_t sha[32];
+srv_next srv_job_picture(srv_req *r, const db_job *job) {
+    int fd = -1;
+    uint64_t total = 0;
+    dr_error err = {0};
     bool jpeg = !strcmp(job->result.format, "jpeg");
-    srv_reply_header(r, "ETag", "%s", etag);
-    srv_reply_header(r, "Cache-Control", "private, immutable");
-    srv_reply_header(r, "Accept-Ranges", "bytes");
-    if (dr_unhex(job->result.sha256, 32, sha)) {
-        srv_digest_format(sha, digest);
-        srv_reply_header(r, whole ? "Content-Digest" : "Repr-Digest", "%s",
-                         digest); /* RFC 9530: of these bytes or of all */
-    }
+    dr_status s = srv_spool_open_result(r->app->spool, job->id, &fd, &total, &err);
+    if (s == DR_NOT_FOUND) return srv_reply_error(r, "result_gone", "the file of this result is no longer there");
+    if (s) return srv_reply_failed(r, s, &err);
+    srv_next next =
+        srv_reply_blob(r, jpeg ? "image/jpeg" : "image/png", job->result.sha256, "private, immutable", fd, total);
+    if (r->reply.status != 200 && r->reply.status != 206) return next;
     srv_reply_header(r, "Content-Disposition", "attachment; filename=\"%s.%s\"", job->id, jpeg ? "jpg" : "png");
     srv_reply_header(r, "X-Derain-Model", "%s/%lld", job->model.name, (long long)job->model.version);
     srv_reply_header(r, "Link", "</v1/jobs/%s>; rel=\"describedby\"", job->id);
     server_timing(r, job);
-}
-
-srv_next srv_job_picture(srv_req *r, const db_job *job) {
-    char etag[72];
-    int fd = -1;
-    uint64_t total = 0, first = 0, len = 0;
-    dr_error err = {0};
-    const char *type = !strcmp(job->result.format, "jpeg") ? "image/jpeg" : "image/png";
-    snprintf(etag, sizeof etag, "\"%s\"", job->result.sha256);
-    bool get = strcmp(r->method, "POST") != 0; /* ranges and 304 belong to the result's own address */
-    if (get && srv_etag_listed(srv_header(r, "If-None-Match"), etag)) {
-        srv_reply_header(r, "ETag", "%s", etag);
-        srv_reply_header(r, "Cache-Control", "private, immutable");
-        return srv_reply_empty(r, 304);
-    }
-    dr_status s = srv_spool_open_result(r->app->spool, job->id, &fd, &total, &err);
-    if (s == DR_NOT_FOUND) return srv_reply_error(r, "result_gone", "the file of this result is no longer there");
-    if (s) return srv_reply_failed(r, s, &err);
-    const char *if_range = get ? srv_header(r, "If-Range") : NULL;
-    bool same = !if_range || !strcmp(if_range, etag);
-    switch (get && same ? srv_range_parse(srv_header(r, "Range"), total, &first, &len) : SRV_RANGE_NONE) {
-    case SRV_RANGE_OK:
-        picture_headers(r, job, etag, false);
-        srv_reply_header(r, "Content-Range", "bytes %llu-%llu/%llu", (unsigned long long)first,
-                         (unsigned long long)(first + len - 1), (unsigned long long)total);
-        return srv_reply_file(r, 206, type, fd, first, len);
-    case SRV_RANGE_UNSATISFIABLE:
-        srv_reply_header(r, "Content-Range", "bytes */%llu", (unsigned long long)total);
-        srv_next next =
-            srv_reply_error(r, "range_not_satisfiable", "the result has %llu bytes", (unsigned long long)total);
-        close(fd);
-        return next;
-    default:
-        picture_headers(r, job, etag, true);
-        return srv_reply_file(r, 200, type, fd, 0, total);
-    }
+    return next;
 }

@@ -108,6 +108,9 @@ srv_next srv_reply_text(srv_req *r, int status, const char *type, dr_buf *text);
 srv_next srv_reply_empty(srv_req *r, int status);
 srv_next srv_reply_file(srv_req *r, int status, const char *type, int fd, uint64_t offset, uint64_t len); /* takes fd */
 srv_next srv_reply_stream(srv_req *r, const char *type, ptrdiff_t (*pull)(srv_req *r, char *buf, size_t max));
+/* blob.c: bytes that never change, known by their sha-256 (hex): ETag, digest, and for GET Range, If-Range and
+ * If-None-Match. Takes fd, of `total` bytes. */
+srv_next srv_reply_blob(srv_req *r, const char *type, const char *sha256, const char *cache, int fd, uint64_t total);
 srv_next srv_reply_problem(srv_req *r, const srv_problem *p);
 srv_next srv_reply_error(srv_req *r, const char *code, const char *fmt, ...) DR_PRINTF(3, 4);
 srv_next srv_reply_failed(srv_req *r, dr_status s, const dr_error *err); /* logs causes of kind 500 */

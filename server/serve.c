@@ -9,7 +9,6 @@
 #include "core/base/clock.h"
 #include "core/base/fs.h"
 #include "core/base/log.h"
-#include "db/models.h"
 #include "server/commands.h"
 #include "server/http.h"
 #include "server/janitor.h"
@@ -91,6 +90,7 @@ static char *find_card(const char *model) {
 typedef struct daemon {
     srv_app app;
     srv_workers *workers;
+    char *card;
     srv_janitor *janitor;
     int listen_fd;
     char url[320];
@@ -108,22 +108,17 @@ static dr_status open_db(srv_app *app, dr_error *err) {
     return DR_OK;
 }
 
-static dr_status register_model(srv_app *app, dr_error *err) {
-    srv_model *m = &app->model;
-    char arch[160];
-    db_model row = {.version = m->version, .bytes = (int64_t)m->bytes, .is_default = true, .arch_json = arch};
-    db_model stored = {0};
-    app->model.card_path = find_card(app->cfg->model);
-    snprintf(arch, sizeof arch, "{\"kind\":\"%s\",\"ngf\":%d,\"blocks\":%d,\"residual\":%d}", m->arch, m->ngf,
-             m->blocks, m->residual);
-    snprintf(row.name, sizeof row.name, "%s", m->name);
-    snprintf(row.sha256, sizeof row.sha256, "%s", m->sha256);
-    row.card = m->card_path;
-    dr_status s = db_model_put(app->db, &row, true, err);
-    if (!s) s = db_model_get(app->db, m->name, m->version, &stored, err);
-    m->created_ms = stored.created_ms;
-    db_model_clear(&stored);
-    return s;
+static dr_status open_registry(daemon_parts *d, dr_error *err) {
+    srv_app *app = &d->app;
+    d->card = find_card(app->cfg->model);
+    const srv_registry_opts opts = {.db = app->db,
+                                    .data = app->cfg->data,
+                                    .model = app->cfg->model,
+                                    .card = d->card,
+                                    .backend = app->cfg->backend,
+                                    .threads = (int)app->cfg->threads,
+                                    .workers = (int)app->cfg->workers};
+    return srv_registry_open(&opts, &app->registry, err);
 }
 
 static dr_status start(daemon_parts *d, const srv_config *cfg, dr_error *err) {
@@ -147,8 +142,8 @@ static dr_status start(daemon_parts *d, const srv_config *cfg, dr_error *err) {
     if (!s) s = srv_queue_open((int)cfg->workers, &app->queue, err);
     if (!s) s = srv_gate_open(&app->tele.yield, &app->tele.counter[SRV_TRAIN_PREEMPTIONS], &app->gate, err);
     if (!s) s = srv_watch_open(&watch, &app->watch, err);
+    if (!s) s = open_registry(d, err);
     if (!s) s = srv_workers_start(app, &d->workers, err);
-    if (!s) s = register_model(app, err);
     if (!s) s = db_job_counts(app->db, &counts, err);
     if (s) return s;
     srv_queue_count_set(app->queue, counts.state[DB_QUEUED]);
@@ -190,13 +185,14 @@ static void stop(daemon_parts *d) {
     srv_janitor_stop(d->janitor);
     srv_http_close(app->http, STOP_GRACE_MS);
     if (d->listen_fd >= 0) close(d->listen_fd);
+    srv_registry_close(app->registry); /* its call-backs answer requests and write to the store */
     srv_watch_close(app->watch);
     srv_spool_close(app->spool); /* its call-backs write to the store */
     db_close(app->db);
     srv_queue_close(app->queue);
     srv_gate_close(app->gate);
     srv_auth_close(app->auth);
-    srv_model_done(&app->model);
+    dr_free(d->card);
 }
 
 static int run(const srv_config *cfg) {
@@ -219,8 +215,10 @@ static int run(const srv_config *cfg) {
     d.app.limits.mem_budget /= (uint64_t)cfg->workers;
     dr_status s = start(&d, cfg, &err);
     if (!s) {
-        dr_log(DR_LOG_INFO, NULL, "deraind %s (%s), model %s version %d, %s", srv_version(), srv_commit(),
-               d.app.model.name, d.app.model.version, d.app.model.describe);
+        srv_model_id m;
+        srv_registry_served(d.app.registry, &m);
+        dr_log(DR_LOG_INFO, NULL, "deraind %s (%s), model %s version %lld, %s", srv_version(), srv_commit(), m.name,
+               (long long)m.version, srv_registry_device(d.app.registry));
         dr_log(DR_LOG_INFO, NULL, "listening on %s", d.url);
         while (!wait_signal(&set, 3600 * 1000)) {
         }

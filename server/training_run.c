@@ -15,6 +15,7 @@
 #include "core/base/log.h"
 #include "core/trainer.h"
 #include "db/training.h"
+#include "server/model_files.h"
 #include "server/problem.h"
 #include "server/training_files.h"
 #include "server/training_params.h"
@@ -110,16 +111,18 @@ static bool ends(const run *r) {
 
 /* The file to begin with: NULL where the training starts from nothing. lone: it holds a generator only. */
 static dr_status parent_file(const run *r, char ret[SRV_PATH], bool *ret_lone, dr_error *err) {
-    const char *model = r->app->cfg->model, *dot = strrchr(model, '.');
+    db_model m = {0};
     *ret = 0;
     *ret_lone = false;
     if (!strcmp(r->p.parent, "none")) return DR_OK;
-    int n =
-        snprintf(ret, SRV_PATH, "%.*s-train.safetensors", (int)(dot ? (size_t)(dot - model) : strlen(model)), model);
-    if (n > 0 && n < SRV_PATH && dr_fs_exists(ret)) return DR_OK;
-    *ret_lone = true;
-    n = snprintf(ret, SRV_PATH, "%s", model);
-    return n > 0 && n < SRV_PATH ? DR_OK : dr_fail(err, DR_INVALID, "path too long");
+    dr_status s = db_model_get(r->app->db, r->job->model.name, r->job->model.version, &m, err);
+    if (s) return s;
+    *ret_lone = !srv_registry_path(r->app->registry, &m, SRV_MODEL_TRAIN, ret, SRV_PATH);
+    if (*ret_lone && !srv_registry_path(r->app->registry, &m, SRV_MODEL_WEIGHTS, ret, SRV_PATH))
+        s = dr_fail_as(err, DR_CONFLICT, "version_unusable", "the weights of %s version %lld are missing or damaged",
+                       m.name, (long long)m.version);
+    db_model_clear(&m);
+    return s;
 }
 
 static dr_status read_params(run *r, dr_error *err) {

@@ -1,8 +1,8 @@
 /* worker.c - see worker.h.
  *
- * A worker's loop: claim -> file -> dr_derain -> result file (synced) -> row. The row changes last, so that after a
- * crash either the job is done with its result on disk or it is queued again; a claim's epoch keeps a late write from a
- * job that was taken over meanwhile. In an orderly stop workers go on while any client waits for a picture, so that
+ * A worker's loop: claim -> file -> borrowed model -> result file (synced) -> row. The row changes last, so that after
+ * a crash either the job is done with its result on disk or it is queued again; a claim's epoch keeps a late write from
+ * a job that was taken over meanwhile. In an orderly stop workers go on while any client waits for a picture, so that
  * nobody who has been let in is turned away without need; the rest stays queued for the next life. */
 #include "server/worker.h"
 #include "core/base/alloc.h"
@@ -22,9 +22,7 @@
 typedef struct worker {
     srv_workers *all;
     pthread_t thread;
-    bool started;
-    dr_engine *engine;
-    dr_model *model;
+    int index;
 } worker;
 
 struct srv_workers {
@@ -33,10 +31,7 @@ struct srv_workers {
     worker *w;
     pthread_mutex_t mu; /* guards what follows */
     pthread_cond_t cond;
-    int ready;
-    bool go, failed;
-    dr_status status;
-    dr_error err;
+    bool go, stop;
 };
 
 /* --- one job --- */
@@ -44,7 +39,7 @@ struct srv_workers {
 typedef struct wish { /* params_json of the row */
     dr_format format;
     int depth;
-    bool strip;
+    bool strip, pinned; /* pinned: the version in the row was asked for */
 } wish;
 
 static wish read_wish(const char *params_json) {
@@ -53,7 +48,8 @@ static wish read_wish(const char *params_json) {
     const char *metadata = json_string_value(json_object_get(o, "metadata"));
     wish w = {.format = format && !strcmp(format, "jpeg") ? DR_FORMAT_JPEG : DR_FORMAT_PNG,
               .depth = (int)json_integer_value(json_object_get(o, "depth")),
-              .strip = metadata && !strcmp(metadata, "strip")};
+              .strip = metadata && !strcmp(metadata, "strip"),
+              .pinned = json_is_true(json_object_get(o, "pinned"))};
     json_decref(o);
     return w;
 }
@@ -65,6 +61,7 @@ typedef struct outcome {
     size_t bytes;
     char sha[DR_SHA256_HEX];
     wish wish;
+    srv_model_id model; /* what it ran with; version 0 = it did not come to that */
 } outcome;
 
 static void derain(worker *w, const db_job *job, srv_running *slot, outcome *o) {
@@ -85,9 +82,16 @@ static void derain(worker *w, const db_job *job, srv_running *slot, outcome *o) 
                         .limits = &app->limits,
                         .cancel = &slot->cancel,
                         .progress = &slot->progress};
-    srv_gate_enter(app->gate);
-    o->status = dr_derain(w->model, in, in_len, &opts, &out, &o->bytes, &o->stats, &o->err);
-    srv_gate_leave(app->gate);
+    srv_borrow b = {0};
+    o->status = srv_registry_borrow(app->registry, w->index, job->model.name, o->wish.pinned ? job->model.version : 0,
+                                    &b, &o->err);
+    if (!o->status) {
+        o->model = b.id;
+        srv_gate_enter(app->gate);
+        o->status = dr_derain(b.model, in, in_len, &opts, &out, &o->bytes, &o->stats, &o->err);
+        srv_gate_leave(app->gate);
+        srv_registry_give_back(app->registry, &b);
+    }
     dr_free(in);
     if (o->status) return;
     dr_sha256_hex(out, o->bytes, o->sha);
@@ -121,6 +125,8 @@ static dr_status finish(srv_app *app, const db_job *job, const db_finish *f, db_
 
 static void end_job(srv_app *app, const db_job *job, const outcome *o) {
     db_finish f = {.state = DB_SUCCEEDED,
+                   .model_version = o->model.version,
+                   .model_sha256 = o->model.sha256,
                    .timings_ms = {-1, o->stats.decode_ms, o->stats.infer_ms, o->stats.encode_ms}};
     db_job done = {0};
     dr_error err = {0};
@@ -214,30 +220,14 @@ static void loop(worker *w) {
     }
 }
 
-static dr_status open_engine(worker *w, dr_error *err) {
-    const srv_config *cfg = w->all->app->cfg;
-    const dr_engine_opts opts = {.backend = cfg->backend, .threads = (int)cfg->threads};
-    dr_status s = dr_engine_open(&opts, &w->engine, err);
-    if (s) return dr_wrap(err, s, "backend '%s'", cfg->backend);
-    s = dr_model_open(w->engine, cfg->model, &w->model, err);
-    return s ? dr_wrap(err, s, "model '%s'", cfg->model) : DR_OK;
-}
-
 static void *run(void *arg) {
     worker *w = arg;
     srv_workers *all = w->all;
-    dr_error err = {0};
-    dr_status s = open_engine(w, &err);
     pthread_mutex_lock(&all->mu);
-    if (s && !all->failed) all->failed = true, all->status = s, all->err = err;
-    all->ready++;
-    pthread_cond_broadcast(&all->cond);
-    while (!all->go && !all->failed) pthread_cond_wait(&all->cond, &all->mu);
+    while (!all->go && !all->stop) pthread_cond_wait(&all->cond, &all->mu);
     bool go = all->go;
     pthread_mutex_unlock(&all->mu);
     if (go) loop(w);
-    dr_model_close(w->model);
-    dr_engine_close(w->engine);
     return NULL;
 }
 
@@ -260,30 +250,11 @@ static void limit_by_memory(srv_app *app, const dr_model *m) {
     if (app->pixels_by_memory) app->limits.pixels_max = pixels;
 }
 
-static dr_status describe(srv_app *app, const worker *w, dr_error *err) {
-    const dr_model_info *i = dr_model_get_info(w->model);
-    srv_model *m = &app->model;
-    snprintf(m->name, sizeof m->name, "%s", i->name);
-    snprintf(m->sha256, sizeof m->sha256, "%s", i->sha256);
-    snprintf(m->dtype, sizeof m->dtype, "%s", i->dtype);
-    snprintf(m->arch, sizeof m->arch, "%s", i->arch);
-    m->version = i->version;
-    m->ngf = i->ngf;
-    m->blocks = i->blocks;
-    m->residual = i->residual;
-    m->bytes = i->bytes;
-    m->params = i->params;
-    snprintf(m->backend, sizeof m->backend, "%s", dr_engine_backend(w->engine));
-    snprintf(m->describe, sizeof m->describe, "%s", dr_engine_describe(w->engine));
-    const char *note = dr_engine_note(w->engine);
-    if (note && *note) dr_log(DR_LOG_INFO, NULL, "%s", note);
-    m->metadata_json = dr_strdup(i->metadata_json ? i->metadata_json : "{}");
-    return m->metadata_json ? DR_OK : dr_fail(err, DR_NOMEM, "out of memory");
-}
-
 dr_status srv_workers_start(srv_app *app, srv_workers **ret, dr_error *err) {
     srv_workers *all = dr_calloc(1, sizeof *all);
     int n = (int)app->cfg->workers;
+    srv_model_id id;
+    srv_borrow b = {0};
     if (!all || !(all->w = dr_calloc((size_t)n, sizeof *all->w))) {
         dr_free(all);
         return dr_fail(err, DR_NOMEM, "out of memory");
@@ -291,24 +262,16 @@ dr_status srv_workers_start(srv_app *app, srv_workers **ret, dr_error *err) {
     all->app = app;
     pthread_mutex_init(&all->mu, NULL);
     pthread_cond_init(&all->cond, NULL);
-    dr_status s = DR_OK;
+    srv_registry_served(app->registry, &id);
+    dr_status s = srv_registry_borrow(app->registry, 0, id.name, 0, &b, err); /* nobody runs yet */
+    if (!s) limit_by_memory(app, b.model);
+    if (!s) srv_registry_give_back(app->registry, &b);
     for (; all->n < n && !s; all->n++) {
-        all->w[all->n].all = all;
+        all->w[all->n] = (worker){.all = all, .index = all->n};
         if (pthread_create(&all->w[all->n].thread, NULL, run, &all->w[all->n])) {
             s = dr_fail(err, DR_NOMEM, "cannot start a worker thread");
             break;
         }
-    }
-    pthread_mutex_lock(&all->mu);
-    while (all->ready < all->n) pthread_cond_wait(&all->cond, &all->mu);
-    if (!s && all->failed) {
-        s = all->status;
-        if (err) *err = all->err;
-    }
-    pthread_mutex_unlock(&all->mu);
-    if (!s) { /* the threads wait for srv_workers_go(): their engines are ours to look at until then */
-        limit_by_memory(app, all->w[0].model);
-        s = describe(app, &all->w[0], err);
     }
     if (s) {
         srv_workers_join(all);
@@ -328,7 +291,7 @@ void srv_workers_go(srv_workers *all) {
 void srv_workers_join(srv_workers *all) {
     if (!all) return;
     pthread_mutex_lock(&all->mu);
-    if (!all->go) all->failed = true;
+    all->stop = true;
     pthread_cond_broadcast(&all->cond);
     pthread_mutex_unlock(&all->mu);
     for (int i = 0; i < all->n; i++) pthread_join(all->w[i].thread, NULL);
@@ -336,10 +299,4 @@ void srv_workers_join(srv_workers *all) {
     pthread_mutex_destroy(&all->mu);
     dr_free(all->w);
     dr_free(all);
-}
-
-void srv_model_done(srv_model *m) {
-    dr_free(m->metadata_json);
-    dr_free(m->card_path);
-    m->metadata_json = m->card_path = NULL;
 }

@@ -277,7 +277,7 @@ TEST(models_are_remembered) {
     db_model_clear(&got);
     db_model *list = NULL;
     size_t n = 0;
-    CHECK(db_model_list(db, &list, &n, NULL) == DR_OK && n == 2 && list[0].version == 2);
+    CHECK(db_model_list(db, NULL, 0, &list, &n, NULL) == DR_OK && n == 2 && list[0].version == 2);
     db_model_list_clear(list, n);
     m.arch_json = (char[]){"nonsense"};
     CHECK(db_model_put(db, &m, false, NULL) == DR_INVALID);

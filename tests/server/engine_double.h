@@ -58,6 +58,11 @@ void dr_model_close(dr_model *m) {
 const dr_model_info *dr_model_get_info(const dr_model *m) {
     return &m->info;
 }
+dr_status dr_model_forward(dr_model *m, const float *rgb, int width, int height, float *ret, dr_error *err) {
+    (void)m, (void)err;
+    memcpy(ret, rgb, (size_t)3 * (size_t)width * (size_t)height * sizeof *ret);
+    return DR_OK;
+}
 uint64_t dr_model_run_bytes(const dr_model *m, int width, int height) {
     return (void)m, (uint64_t)width * (uint64_t)height * 100;
 }
