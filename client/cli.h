@@ -28,6 +28,10 @@ typedef struct cli_options {
     const char *out, *format, *depth, *metadata, *model, *state, *type, *label, *reason;
     bool force, async, all, wait, dry_run;
     int limit, parallel;
+    const char *rainy, *clean, *paired, *dataset, *name, *preset, *parent; /* train */
+    bool follow, set_aside;
+    int steps, crop, batch, seed, eval_every, threads;
+    int64_t budget_s;
 } cli_options;
 
 typedef struct cli_env {
@@ -55,6 +59,11 @@ int cli_show(cli_env *env);
 int cli_watch(cli_env *env);
 int cli_get(cli_env *env);
 int cli_cancel(cli_env *env);
+int cli_train(cli_env *env);
+int cli_logs(cli_env *env);
+int cli_pause(cli_env *env);
+int cli_resume(cli_env *env);
+int cli_datasets(cli_env *env);
 int cli_models(cli_env *env);
 int cli_doctor(cli_env *env);
 int cli_completion(cli_env *env);

@@ -130,6 +130,14 @@ void cli_progress_job(cli_progress *p, const char *state, double fraction, int64
     draw(line);
 }
 
+void cli_progress_training(cli_progress *p, const char *state, double fraction, const char *text) {
+    if (!due(p, true)) return;
+    char b[24], line[512];
+    bar(b, fraction);
+    snprintf(line, sizeof line, "[%s] %s  %s", b, state, text);
+    draw(line);
+}
+
 void cli_progress_clear(cli_progress *p) {
     if (!p->on || !p->drawn_ns) return;
     fputs("\r\033[K", stderr);

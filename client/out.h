@@ -24,6 +24,8 @@ void cli_progress_init(cli_progress *p, const cli_env *env);
 /* "[=====>    ] 12/40 pictures, 1 failed, 0.8/s, 35 s left  name". Redrawn at most ten times a second unless `now`. */
 void cli_progress_files(cli_progress *p, size_t done, size_t total, size_t failed, const char *name, bool now);
 void cli_progress_job(cli_progress *p, const char *state, double fraction, int64_t queue_position);
+/* "[==>   ] running  step 12/100, left 3 min, d_A_real 0.8 ..." */
+void cli_progress_training(cli_progress *p, const char *state, double fraction, const char *text);
 void cli_progress_clear(cli_progress *p); /* before other words go to the terminal, and at the end */
 
 /* For tables and remarks. ret has 32 bytes. */

@@ -8,7 +8,7 @@
 const srv_route srv_routes[] = {
     {"POST", "/v1/derain", srv_derain_begin, srv_derain_data, srv_derain_ready, false, "Derain a picture"},
     {"GET", "/v1/jobs", NULL, NULL, srv_jobs_list, false, "List jobs, newest first"},
-    {"POST", "/v1/jobs", NULL, NULL, srv_jobs_create, false, "Make a job: a training"},
+    {"POST", "/v1/jobs", NULL, NULL, srv_jobs_create, false, "Make a training job"},
     {"GET", "/v1/jobs/{id}", NULL, NULL, srv_jobs_get, false, "A job, with long poll"},
     {"DELETE", "/v1/jobs/{id}", NULL, NULL, srv_jobs_delete, false, "Erase a job, its input and its result"},
     {"GET", "/v1/jobs/{id}/result", NULL, NULL, srv_jobs_result, false, "The derained picture"},
