@@ -218,6 +218,22 @@ dr_status db_training_rewind(db_store *db, const char *id, int64_t epoch, int64_
     return call(db, &r, id, epoch, rewind_run, err);
 }
 
+static dr_status made_run(db_store *db, db_conn *c, db_req *base, dr_error *err) {
+    (void)db;
+    train_req *r = (train_req *)base;
+    dr_status s = touch(c, r, err);
+    if (s) return s;
+    db_stmt q = db_sql(c, "UPDATE trainings SET version = ?2 WHERE job_id = ?1", err);
+    db_bind_text(&q, 1, r->id);
+    db_bind_i64(&q, 2, r->step);
+    return db_run(&q);
+}
+
+dr_status db_training_made(db_store *db, const char *id, int64_t epoch, int64_t version, dr_error *err) {
+    train_req r = {.step = version};
+    return call(db, &r, id, epoch, made_run, err);
+}
+
 static dr_status release_run(db_store *db, db_conn *c, db_req *base, dr_error *err) {
     (void)db;
     train_req *r = (train_req *)base;
@@ -391,7 +407,8 @@ dr_status db_training_get(db_store *db, const char *id, db_training *ret, dr_err
     dr_status s = db_reader_take(db, &c, err);
     if (s) return s;
     db_stmt q = db_sql(c,
-                       "SELECT dataset, step, steps, seconds, seconds_per_step, pause_requested, best_step, best_score"
+                       "SELECT dataset, step, steps, seconds, seconds_per_step, pause_requested, best_step, best_score,"
+                       " version"
                        " FROM trainings WHERE job_id = ?1",
                        err);
     db_bind_text(&q, 1, id);
@@ -405,6 +422,7 @@ dr_status db_training_get(db_store *db, const char *id, db_training *ret, dr_err
         t.pause_requested = db_i64(&q, 5) != 0;
         t.best_step = db_i64(&q, 6);
         t.best_score = db_f64(&q, 7);
+        t.version = db_i64(&q, 8);
     }
     s = db_end(&q);
     if (!s && !found) s = db_job_missing(c, id, err);

@@ -17,6 +17,7 @@ typedef struct db_training {
     bool pause_requested;
     int64_t best_step; /* -1 = no evaluation yet */
     double best_score;
+    int64_t version; /* of the model that it made; 0 = none yet */
 } db_training;
 DR_MUSTUSE dr_status db_training_get(db_store *db, const char *id, db_training *ret, dr_error *err);
 
@@ -51,6 +52,9 @@ DR_MUSTUSE dr_status db_training_score(db_store *db, const char *id, int64_t epo
 /* The training goes on from `step`: forget metrics, scores and checkpoints behind it. seconds: spent up to there. */
 DR_MUSTUSE dr_status db_training_rewind(db_store *db, const char *id, int64_t epoch, int64_t step, double seconds,
                                         dr_error *err);
+
+/* What it made is registered as this version. */
+DR_MUSTUSE dr_status db_training_made(db_store *db, const char *id, int64_t epoch, int64_t version, dr_error *err);
 
 /* Hand a held job back: to QUEUED (orderly stop, the attempt does not count) or to PAUSED. A cancel that came meanwhile
  * takes effect. */

@@ -407,6 +407,39 @@ static dr_status export_all(run *r, dr_error *err) {
     return DR_OK;
 }
 
+/* The registry gets the best weights as a new version of the parent's name, and all nets to go on from. A crash after
+ * it finds the same version again. */
+static dr_status hand_over(run *r, dr_error *err) {
+    char best[SRV_PATH], all[SRV_PATH], measures[160], text[200];
+    const db_job *j = r->job;
+    bool made = false;
+    int64_t version = 0;
+    srv_training_path(r->app, j->id, "best.safetensors", best);
+    srv_training_path(r->app, j->id, "train.safetensors", all);
+    snprintf(measures, sizeof measures, "{\"steps\":%lld,\"best_step\":%lld", (long long)dr_trainer_at(r->t),
+             (long long)(r->best_step < 0 ? dr_trainer_at(r->t) : r->best_step));
+    size_t n = strlen(measures);
+    if (r->best_step >= 0)
+        snprintf(measures + n, sizeof measures - n, ",\"psnr_y\":%.6f,\"pairs\":%zu}", r->best, r->n_pairs);
+    else
+        snprintf(measures + n, sizeof measures - n, "}");
+    const srv_version_new in = {.name = j->model.name,
+                                .origin = DB_TRAINED,
+                                .verdict = DB_NOT_JUDGED,
+                                .parent = j->model.version,
+                                .dataset = r->p.dataset,
+                                .job = j->id,
+                                .weights = best,
+                                .train = all,
+                                .measures_json = measures};
+    dr_status s = srv_registry_add(r->app->registry, &in, &version, &made, err);
+    if (!s) s = db_training_made(r->app->db, j->id, j->epoch, version, err);
+    if (s) return s;
+    snprintf(text, sizeof text, "the weights are version %lld of %s", (long long)version, j->model.name);
+    tell(r, "info", "registered", text);
+    return DR_OK;
+}
+
 static dr_status conclude(run *r, dr_error *err) {
     dr_error later = {0};
     dr_status s = save(r, err);
@@ -417,7 +450,8 @@ static dr_status conclude(run *r, dr_error *err) {
         if (s == DR_CANCELLED) return s;
         tell_failure(r, "evaluation", s, &later);
     }
-    return export_all(r, err);
+    s = export_all(r, err);
+    return s ? s : hand_over(r, err);
 }
 
 static void finish(run *r, dr_status s, const dr_error *why) {

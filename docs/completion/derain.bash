@@ -3,13 +3,14 @@ _derain() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd=${COMP_WORDS[1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W 'put jobs show watch get cancel models doctor completion --help --version' -- "$cur")); return
+        COMPREPLY=($(compgen -W 'put jobs show watch get cancel train logs pause resume datasets models doctor completion --help --version' -- "$cur")); return
     fi
     case $prev in
     --format) COMPREPLY=($(compgen -W 'png jpeg' -- "$cur")); return ;;
     --depth) COMPREPLY=($(compgen -W 'auto 8 16' -- "$cur")); return ;;
     --metadata) COMPREPLY=($(compgen -W 'keep strip' -- "$cur")); return ;;
-    --state) COMPREPLY=($(compgen -W 'queued running succeeded failed cancelled expired' -- "$cur")); return ;;
+    --state) COMPREPLY=($(compgen -W 'queued running validating paused evaluating gated succeeded failed cancelled expired' -- "$cur")); return ;;
+    --preset) COMPREPLY=($(compgen -W 'released product' -- "$cur")); return ;;
     -o|--output|--key-file) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
     case $cmd:$cur in
@@ -19,11 +20,16 @@ _derain() {
     watch:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     get:-*) COMPREPLY=($(compgen -W ' --output --force --wait --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     cancel:-*) COMPREPLY=($(compgen -W ' --reason --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
+    train:-*) COMPREPLY=($(compgen -W ' --rainy --clean --paired --dataset --set-aside --name --parent --preset --steps --time --crop --batch --seed --eval-every --threads --follow --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
+    logs:-*) COMPREPLY=($(compgen -W ' --follow --all --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
+    pause:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
+    resume:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
+    datasets:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     models:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     doctor:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     completion:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     put:*) COMPREPLY=($(compgen -f -- "$cur")) ;;
-    show:*|watch:*|get:*|cancel:*)
+    show:*|watch:*|get:*|cancel:*|logs:*|pause:*|resume:*)
         COMPREPLY=($(compgen -W "$(derain jobs --timeout 2s --quiet 2>/dev/null |
             awk '/^job_/ { print $1 }')" -- "$cur")) ;;
     esac
