@@ -206,13 +206,15 @@ FUZZ_SRC_safetensors := core/model/safetensors.c core/model/half.c
 FUZZ_SRC_pth := core/model/pth.c core/model/pickle.c core/model/zip.c
 FUZZ_SRC_config    := server/config.c
 FUZZ_SRC_multipart := server/multipart.c
+FUZZ_SRC_archive   := server/archive.c
 FUZZ_SRC_headers   := server/headers.c server/guard.c
 fuzz:
 	@mkdir -p build/fuzz/$(T)
 	$(CC) -std=c11 -D_GNU_SOURCE -I. -o build/fuzz/seeds tests/fuzz/seeds.c core/base/hash.c $(filter-out -ldnnl -lgomp,$(LIBS_core))
 	build/fuzz/seeds build/fuzz/$(T)
 	$(FUZZ_CC) -std=c11 -D_GNU_SOURCE -I. -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-	    -o build/fuzz/fuzz_$(T) tests/fuzz/fuzz_$(T).c $(call src,core/base core/image) $(FUZZ_SRC_$(T)) $(filter-out -ldnnl -lgomp,$(LIBS_core))
+	    -o build/fuzz/fuzz_$(T) tests/fuzz/fuzz_$(T).c $(call src,core/base core/image) $(FUZZ_SRC_$(T)) $(filter-out -ldnnl -lgomp,$(LIBS_core)) \
+	    $(if $(filter archive,$(T)),-larchive)
 	cd build/fuzz && ./fuzz_$(T) -max_total_time=$(SECONDS) -rss_limit_mb=1024 -print_final_stats=1 $(T)
 check-layers:
 	@tests/layers.sh

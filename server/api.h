@@ -28,6 +28,37 @@ srv_next srv_jobs_curves(srv_req *r);
 srv_next srv_jobs_sample(srv_req *r);
 srv_next srv_jobs_checkpoints(srv_req *r);
 
+/* api_blobs.c */
+srv_next srv_blobs_begin(srv_req *r);
+srv_next srv_blobs_data(srv_req *r, const char *data, size_t len);
+srv_next srv_blobs_ready(srv_req *r);
+srv_next srv_blobs_get(srv_req *r);
+srv_next srv_blobs_delete(srv_req *r);
+/* For whoever takes uploads: not while we stop, not without disk space. SRV_GO or a refusal. */
+srv_next srv_check_intake(srv_req *r);
+srv_next srv_read_digest(srv_req *r, bool *ret_has, uint8_t ret[32]); /* Content-Digest */
+
+/* api_datasets.c */
+srv_next srv_datasets_begin(srv_req *r);
+srv_next srv_datasets_data(srv_req *r, const char *data, size_t len);
+srv_next srv_datasets_ready(srv_req *r);
+srv_next srv_datasets_list(srv_req *r);
+srv_next srv_datasets_get(srv_req *r);
+srv_next srv_datasets_delete(srv_req *r);
+srv_next srv_datasets_seal(srv_req *r);
+srv_next srv_datasets_report(srv_req *r);
+srv_next srv_datasets_sheet(srv_req *r);
+/* The body as an object that has no other members than these (NULL-ended); an empty body is {}. NULL: *ret is a
+ * refusal.
+ */
+json_t *srv_read_object(srv_req *r, const char *const *members, srv_next *ret);
+
+/* api_entries.c */
+srv_next srv_entries_begin(srv_req *r);
+srv_next srv_entries_data(srv_req *r, const char *data, size_t len);
+srv_next srv_entries_ready(srv_req *r);
+srv_next srv_entries_delete(srv_req *r);
+
 /* api_models.c */
 srv_next srv_models_list(srv_req *r);
 srv_next srv_models_get(srv_req *r);

@@ -29,6 +29,8 @@ typedef struct srv_app {
     struct srv_http *http;
     struct srv_trainer *trainer;
     srv_registry *registry;
+    struct srv_blobs *blobs;
+    struct srv_validator *validator;
     srv_tele tele;
     atomic_bool draining;
 } srv_app;

@@ -3,6 +3,7 @@
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "server/blobs.h"
 #include "server/problem.h"
 #include "server/training_files.h"
 #include <errno.h>
@@ -88,6 +89,7 @@ static void *run(void *arg) {
         if (round % PRUNE_EVERY) continue;
         prune(app);
         srv_training_sweep(app);
+        srv_blobs_prune(app->blobs, app->cfg->blob_ttl);
         if (!db_job_counts(app->db, &counts, NULL)) srv_queue_count_set(app->queue, counts.state[DB_QUEUED]);
     }
 }

@@ -36,6 +36,7 @@ typedef struct srv_route {
 
 #define SRV_BODY_SMALL 65536 /* most bytes of a JSON body */
 #define SRV_N_PARAMS   2
+#define SRV_PARAM      520 /* bytes of a {} with its NUL: a name of 128 characters in UTF-8 */
 
 typedef struct srv_reply {
     int status;
@@ -57,8 +58,8 @@ struct srv_req {
     char *uri; /* as sent, with the query */
     const char *method, *path;
     const srv_route *route;
-    char param[SRV_N_PARAMS][64]; /* values of {} in the path */
-    int64_t content_length;       /* -1 = chunked or none */
+    char param[SRV_N_PARAMS][SRV_PARAM]; /* values of {} in the path */
+    int64_t content_length;              /* -1 = chunked or none */
     uint64_t body_bytes;
     dr_buf body; /* routes without data() */
     srv_step step;

@@ -20,6 +20,28 @@ const srv_route srv_routes[] = {
     {"GET", "/v1/jobs/{id}/curves.svg", NULL, NULL, srv_jobs_curves, false, "A training's losses, drawn"},
     {"GET", "/v1/jobs/{id}/samples/{name}", NULL, NULL, srv_jobs_sample, false, "A training's pictures at a step"},
     {"GET", "/v1/jobs/{id}/checkpoints", NULL, NULL, srv_jobs_checkpoints, false, "A training's checkpoints"},
+    {"GET", "/v1/blobs/{sha256}", NULL, NULL, srv_blobs_get, false, "A picture by its content"},
+    {"PUT", "/v1/blobs/{sha256}", srv_blobs_begin, srv_blobs_data, srv_blobs_ready, false, "Upload a picture"},
+    {"DELETE", "/v1/blobs/{sha256}", NULL, NULL, srv_blobs_delete, false, "Erase a picture that no set holds"},
+    {"POST", "/v1/datasets", srv_datasets_begin, srv_datasets_data, srv_datasets_ready, false, "Make a data set"},
+    {"GET", "/v1/datasets", NULL, NULL, srv_datasets_list, false, "List data sets, newest first"},
+    {"GET", "/v1/datasets/{id}", NULL, NULL, srv_datasets_get, false, "A data set, with long poll"},
+    {"DELETE", "/v1/datasets/{id}", NULL, NULL, srv_datasets_delete, false, "Erase a data set"},
+    {"POST", "/v1/datasets/{id}/seal", NULL, NULL, srv_datasets_seal, false, "Close a data set and validate it"},
+    {"GET", "/v1/datasets/{id}/report", NULL, NULL, srv_datasets_report, false, "What the validation found"},
+    {"GET", "/v1/datasets/{id}/contact-sheet.png", NULL, NULL, srv_datasets_sheet, false, "Some of its pictures"},
+    {"PUT", "/v1/datasets/{id}/rainy/{name}", srv_entries_begin, srv_entries_data, srv_entries_ready, false,
+     "Put a picture in"},
+    {"DELETE", "/v1/datasets/{id}/rainy/{name}", NULL, NULL, srv_entries_delete, false, "Take a picture out"},
+    {"PUT", "/v1/datasets/{id}/clean/{name}", srv_entries_begin, srv_entries_data, srv_entries_ready, false,
+     "Put a picture in"},
+    {"DELETE", "/v1/datasets/{id}/clean/{name}", NULL, NULL, srv_entries_delete, false, "Take a picture out"},
+    {"PUT", "/v1/datasets/{id}/paired/rainy/{name}", srv_entries_begin, srv_entries_data, srv_entries_ready, false,
+     "Put a picture in"},
+    {"DELETE", "/v1/datasets/{id}/paired/rainy/{name}", NULL, NULL, srv_entries_delete, false, "Take a picture out"},
+    {"PUT", "/v1/datasets/{id}/paired/clean/{name}", srv_entries_begin, srv_entries_data, srv_entries_ready, false,
+     "Put a picture in"},
+    {"DELETE", "/v1/datasets/{id}/paired/clean/{name}", NULL, NULL, srv_entries_delete, false, "Take a picture out"},
     {"GET", "/v1/models", NULL, NULL, srv_models_list, false, "List models"},
     {"GET", "/v1/models/{model}", NULL, NULL, srv_models_get, false, "The default version of a model"},
     {"GET", "/v1/models/{model}/versions/{version}", NULL, NULL, srv_models_version, false, "A version of a model"},
@@ -45,7 +67,7 @@ const srv_route srv_routes[] = {
 };
 const size_t srv_n_routes = sizeof srv_routes / sizeof srv_routes[0];
 
-static bool match(const char *pattern, const char *path, char params[SRV_N_PARAMS][64]) {
+static bool match(const char *pattern, const char *path, char params[SRV_N_PARAMS][SRV_PARAM]) {
     int n = 0;
     while (*pattern) {
         if (*pattern != '{') {
@@ -63,7 +85,7 @@ static bool match(const char *pattern, const char *path, char params[SRV_N_PARAM
 }
 
 const srv_route *srv_route_find(const srv_route *table, size_t n, const char *method, const char *path,
-                                char params[SRV_N_PARAMS][64], char ret_allow[SRV_ALLOW]) {
+                                char params[SRV_N_PARAMS][SRV_PARAM], char ret_allow[SRV_ALLOW]) {
     size_t used = 0;
     *ret_allow = 0;
     for (size_t i = 0; i < n; i++) {

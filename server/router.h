@@ -10,6 +10,6 @@ extern const size_t srv_n_routes;
 #define SRV_ALLOW 64
 /* The route of a method and path; params get the {} segments. NULL: *ret_allow is the Allow list, or "" for 404. */
 const srv_route *srv_route_find(const srv_route *table, size_t n, const char *method, const char *path,
-                                char params[SRV_N_PARAMS][64], char ret_allow[SRV_ALLOW]);
+                                char params[SRV_N_PARAMS][SRV_PARAM], char ret_allow[SRV_ALLOW]);
 
 #endif

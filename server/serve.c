@@ -9,12 +9,14 @@
 #include "core/base/clock.h"
 #include "core/base/fs.h"
 #include "core/base/log.h"
+#include "server/blobs.h"
 #include "server/commands.h"
 #include "server/http.h"
 #include "server/janitor.h"
 #include "server/listen.h"
 #include "server/router.h"
 #include "server/trainer.h"
+#include "server/validate.h"
 #include "server/version.h"
 #include "server/worker.h"
 #include <malloc.h>
@@ -139,6 +141,7 @@ static dr_status start(daemon_parts *d, const srv_config *cfg, dr_error *err) {
     if (!s) s = open_db(app, err);
     if (!s) s = srv_spool_open(cfg->data, &app->spool, err);
     if (!s) s = srv_janitor_sweep(app, err);
+    if (!s) s = srv_blobs_open(cfg->data, app->db, &app->blobs, err);
     if (!s) s = srv_queue_open((int)cfg->workers, &app->queue, err);
     if (!s) s = srv_gate_open(&app->tele.yield, &app->tele.counter[SRV_TRAIN_PREEMPTIONS], &app->gate, err);
     if (!s) s = srv_watch_open(&watch, &app->watch, err);
@@ -147,6 +150,8 @@ static dr_status start(daemon_parts *d, const srv_config *cfg, dr_error *err) {
     if (!s) s = db_job_counts(app->db, &counts, err);
     if (s) return s;
     srv_queue_count_set(app->queue, counts.state[DB_QUEUED]);
+    s = srv_validator_start(app, &app->validator, err);
+    if (s) return s;
     int fd = d->listen_fd;
     d->listen_fd = -1;
     s = srv_http_open(app, fd, srv_routes, srv_n_routes, err);
@@ -181,12 +186,15 @@ static void stop(daemon_parts *d) {
     srv_app *app = &d->app;
     if (app->queue) srv_queue_stop(app->queue);
     srv_trainer_join(app->trainer);
+    srv_blobs_stop(app->blobs);
     srv_workers_join(d->workers);
     srv_janitor_stop(d->janitor);
     srv_http_close(app->http, STOP_GRACE_MS);
+    srv_validator_stop(app->validator); /* requests ring it, it wakes requests */
     if (d->listen_fd >= 0) close(d->listen_fd);
     srv_registry_close(app->registry); /* its call-backs answer requests and write to the store */
     srv_watch_close(app->watch);
+    srv_blobs_close(app->blobs);
     srv_spool_close(app->spool); /* its call-backs write to the store */
     db_close(app->db);
     srv_queue_close(app->queue);

@@ -249,6 +249,14 @@ uint64_t srv_upload_bytes(const srv_upload *up) {
     return up->bytes;
 }
 
+dr_status srv_upload_move(srv_upload *up, const char *path, dr_error *err) {
+    char from[SRV_PATH];
+    path_of(up->sp->in, up->name, from);
+    if (fsync(up->fd)) return dr_fail_errno(err, errno, "sync", "upload");
+    if (rename(from, path)) return dr_fail_errno(err, errno, "rename", "upload");
+    return DR_OK;
+}
+
 void srv_upload_discard(srv_upload *up) {
     if (!up) return;
     if (up->fd >= 0) {

@@ -30,6 +30,9 @@ DR_MUSTUSE dr_status srv_upload_write(srv_upload *up, const void *data, size_t l
 /* After the last byte: INVALID empty_body, and dr_probe() over the whole file. ret_sha is set in any case. */
 DR_MUSTUSE dr_status srv_upload_end(srv_upload *up, dr_picture_info *ret, uint8_t ret_sha[32], dr_error *err);
 uint64_t srv_upload_bytes(const srv_upload *up);
+/* Sync it and give it another name on the same disk; the caller syncs that folder and discards the upload. Waits for
+ * the disk: not for HTTP threads. */
+DR_MUSTUSE dr_status srv_upload_move(srv_upload *up, const char *path, dr_error *err);
 void srv_upload_discard(srv_upload *up); /* NULL is fine */
 
 typedef void (*srv_spool_done)(void *arg, dr_status s,

@@ -1,5 +1,5 @@
 /* test_fuzz_server.c - the fuzz targets of this room as plain tests: their seeds, each seed with bytes changed, cut and
- * doubled. The long runs are `make fuzz T=config`, T=multipart and T=headers. */
+ * doubled. The long runs are `make fuzz T=config`, T=multipart, T=headers and T=archive. */
 #include "core/base/rng.h"
 #include "tests/t.h"
 #include <stdint.h>
@@ -13,6 +13,13 @@
 #define LLVMFuzzerTestOneInput fuzz_headers
 #include "tests/fuzz/fuzz_headers.c"
 #undef LLVMFuzzerTestOneInput
+
+#define LLVMFuzzerTestOneInput fuzz_archive
+#include "tests/fuzz/fuzz_archive.c"
+#undef LLVMFuzzerTestOneInput
+#include "tests/server/archives.h"
+#include <archive.h>
+#include <archive_entry.h>
 
 #define ROUNDS 3000
 
@@ -88,4 +95,62 @@ TEST(headers_and_paths) {
                                         "12345"};
     replay(fuzz_headers, seeds, sizeof seeds / sizeof *seeds);
     CHECK(seeds[0]);
+}
+
+/* --- archives: binary seeds --- */
+
+static size_t packed_seed(bool zip, uint8_t *ret, size_t cap) {
+    struct archive *a = archive_write_new();
+    size_t used = 0;
+    if (zip) {
+        archive_write_set_format_zip(a);
+    } else {
+        archive_write_set_format_pax(a);
+        archive_write_add_filter_gzip(a);
+    }
+    archive_write_open_memory(a, ret, cap, &used);
+    for (int i = 0; i < 3; i++) {
+        static const char *const names[] = {"rainy/a.png", "paired/clean/b.png", "clean/c.png"};
+        struct archive_entry *e = archive_entry_new();
+        archive_entry_set_pathname(e, names[i]);
+        archive_entry_set_filetype(e, AE_IFREG);
+        archive_entry_set_perm(e, 0644);
+        archive_entry_set_size(e, 300);
+        archive_write_header(a, e);
+        for (int k = 0; k < 100; k++) archive_write_data(a, "abc", 3);
+        archive_entry_free(e);
+    }
+    archive_write_close(a);
+    archive_write_free(a);
+    return used;
+}
+
+static void replay_archive(const uint8_t *seed, size_t n) {
+    dr_rng r;
+    uint8_t buf[20000];
+    dr_rng_seed(&r, 21, 1);
+    fuzz_archive(seed, n);
+    for (int k = 0; k < ROUNDS / 2; k++) {
+        memcpy(buf, seed, n);
+        fuzz_archive(buf, mutate(&r, buf, n, sizeof buf));
+    }
+}
+
+TEST(archives) {
+    static uint8_t zip[16384], gz[16384];
+    tar_file t = {0};
+    tar_add(&t, "rainy/", '5', NULL, NULL, 0, -1);
+    tar_add(&t, "rainy/a.png", '0', NULL, "abc", 3, -1);
+    tar_add(&t, "clean/b.png", '0', NULL, "abcdef", 6, -1);
+    tar_add(&t, "clean/l.png", '2', "rainy/a.png", NULL, 0, -1);
+    tar_end(&t);
+    CHECK(t.n < 16384);
+    replay_archive(t.p, t.n);
+    tar_done(&t);
+    size_t n = packed_seed(true, zip, sizeof zip);
+    CHECK(n > 100);
+    replay_archive(zip, n);
+    n = packed_seed(false, gz, sizeof gz);
+    CHECK(n > 100);
+    replay_archive(gz, n);
 }
