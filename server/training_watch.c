@@ -72,7 +72,7 @@ bool srv_training_watch_step(srv_training_watch *w, const dr_train_metrics *m, c
 
 bool srv_training_watch_spread(srv_training_watch *w, double ratio, int64_t step, const char **ret_code,
                                char text[400]) {
-    if (!tell(w, SRV_SIGN_FLAT, ratio < FLAT)) return false;
+    if (!tell(w, SRV_SIGN_FLAT, ratio >= 0 && ratio < FLAT)) return false;
     *ret_code = "output_flat";
     snprintf(text, 400,
              "at step %lld the outputs have %.0f %% of the contrast of their inputs: the generator has collapsed to a "

@@ -355,6 +355,38 @@ TEST(events_come_live_and_again_after_a_break) {
     end();
 }
 
+TEST(a_picture_has_events_too) {
+    static char buf[1 << 16];
+    static uint8_t png[4096];
+    CHECK(begin(false));
+    size_t n = make_png(png, 64, 48, 2, 200, NULL);
+    answer a = ask(d.port, "POST", "/v1/derain", "Accept: application/json\r\n", png, n);
+    char id[64], path[128];
+    CHECK(a.status == 200);
+    snprintf(id, sizeof id, "%.40s", member(&a, "id"));
+    answer_done(&a);
+    int fd = open_stream(id, "");
+    *buf = 0;
+    CHECK(stream_until(fd, "event: end", 5000, buf, sizeof buf) && strstr(buf, "succeeded"));
+    close(fd);
+    snprintf(path, sizeof path, "/v1/jobs/%s/events", id);
+    a = ask(d.port, "HEAD", path, "Accept: text/event-stream\r\n", NULL, 0);
+    CHECK(a.status == 200);
+    answer_done(&a);
+    a = ask(d.port, "GET", path, "Accept: image/png\r\n", NULL, 0);
+    CHECK(a.status == 406);
+    answer_done(&a);
+    snprintf(path, sizeof path, "/v1/jobs/%s/metrics", id);
+    a = get(d.port, path);
+    CHECK(a.status == 404 && has(&a, "no training"));
+    answer_done(&a);
+    fd = open_stream("job_01ARZ3NDEKTSV4RRFFQ69G5FAV", "");
+    *buf = 0;
+    CHECK(stream_until(fd, "job_not_found", 5000, buf, sizeof buf) && strstr(buf, " 404 "));
+    close(fd);
+    end();
+}
+
 TEST(an_idle_stream_pings_costs_nothing_and_does_not_hold_up_the_end) {
     static char buf[1 << 16];
     CHECK(begin(false));
