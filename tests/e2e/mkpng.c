@@ -1,6 +1,7 @@
 /* mkpng.c - pictures for the end-to-end tests, made of nothing: mkpng WIDTH HEIGHT SEED [CHANNELS [claim]] writes an
  * 8-bit PNG (1 grey, 3 RGB, 4 RGBA) with a pattern and noise to stdout. With "claim" the header says WIDTH x HEIGHT but
- * there are no more than a few pixels behind it. Needs no library, so that a test script can compile it anywhere. */
+ * there are no more than a few pixels behind it; with "scene" each SEED gives large shapes of its own, with "deep"
+ * those in 16 bits. Needs no library, so that a test script can compile it anywhere. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,23 +51,43 @@ static size_t store(const uint8_t *raw, size_t n, uint8_t *out) {
     return len + 4;
 }
 
+/* Six triangle waves across the picture, 0..255. */
+static unsigned wave(const uint32_t *k, uint32_t x, uint32_t y, uint32_t w, uint32_t h) {
+    uint32_t sum = 0;
+    for (int i = 0; i < 6; i++) {
+        uint32_t at = ((k[i] & 2047) * x / w + (k[i] >> 11 & 2047) * y / h + (k[i] >> 22)) & 1023;
+        sum += at < 512 ? at : 1023 - at;
+    }
+    return sum / 12;
+}
+
 int main(int argc, char **argv) {
     static const uint8_t signature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
     if (argc < 4) return 2;
     uint32_t w = (uint32_t)strtoul(argv[1], NULL, 10), h = (uint32_t)strtoul(argv[2], NULL, 10);
     uint32_t x = (uint32_t)strtoul(argv[3], NULL, 10) * 2654435761u + 12345;
     unsigned ch = argc > 4 ? (unsigned)strtoul(argv[4], NULL, 10) : 3;
-    uint8_t head[13] = {[8] = 8, [9] = ch == 1 ? 0 : ch == 4 ? 6 : 2};
+    const int scene = argc > 5 && strcmp(argv[5], "claim") != 0, deep = argc > 5 && !strcmp(argv[5], "deep");
+    uint32_t waves[6], k = x;
+    for (int i = 0; i < 6; i++) {
+        k = k * 1664525u + 1013904223u;
+        waves[i] = k ^ k >> 15;
+    }
+    uint8_t head[13] = {[8] = deep ? 16 : 8, [9] = ch == 1 ? 0 : ch == 4 ? 6 : 2};
     put32(head, w);
     put32(head + 4, h);
-    if (argc > 5) w = 4, h = 4;
-    size_t row = 1 + (size_t)w * ch, n = row * h;
+    if (argc > 5 && !scene) w = 4, h = 4;
+    size_t row = 1 + (size_t)w * ch * (deep ? 2 : 1), n = row * h;
     uint8_t *raw = calloc(1, n), *z = malloc(n + n / 65535 * 5 + 64);
     if (!raw || !z) return 1;
     for (uint32_t i = 0; i < h; i++)
         for (uint32_t j = 0; j < w * ch; j++) {
             x = x * 1664525u + 1013904223u;
-            raw[i * row + 1 + j] = (uint8_t)(((i * 3 + j * 2) & 127) + 40 + (x >> 27));
+            uint8_t v = (uint8_t)(scene ? wave(waves, j / ch, i, w, h) : ((i * 3 + j * 2) & 127) + 40 + (x >> 27));
+            if (deep)
+                raw[i * row + 1 + 2 * j] = v, raw[i * row + 2 + 2 * j] = (uint8_t)(x >> 24);
+            else
+                raw[i * row + 1 + j] = scene ? (uint8_t)(v ^ (j % ch == 1)) : v;
         }
     size_t len = store(raw, n, z);
     int ok =
