@@ -168,7 +168,7 @@ $(B)/cusim/%.o: %.c $(B)/flags
 	$(CC) $(filter-out -I$(CUDA_HOME)/include,$(ALL_CFLAGS)) -DDR_CUSIM -Itests/cusim/include -MMD -MP -c -o $@ $<
 $(B)/cusim/derain-cuda.so: $(EMU_C:%.c=$(B)/cusim/%.o) $(call sim_objs,cusim)
 	$(CXX) $(ALL_LDFLAGS) -shared -Wl,-z,defs -o $@ $^ -lm -lpthread
-PARITY := $(patsubst %,$(B)/tests/cuda/%,test_parity_ops test_parity_net test_faults)
+PARITY := $(patsubst tests/cuda/%.c,$(B)/tests/cuda/%,$(filter-out tests/cuda/test_conv_%,$(wildcard tests/cuda/test_*.c)))
 TESTS  += $(PARITY)
 test-run: $(B)/cusim/derain-cuda.so
 

@@ -52,6 +52,7 @@ DR_MUSTUSE dr_status dr_probe(const void *data, size_t len, uint64_t total, cons
 typedef struct dr_engine_opts {
     const char *backend; /* "auto" (NULL), "cpu", "cuda" */
     int threads;         /* 0 = all cores */
+    bool fallback;       /* a device that fails or is too small for a picture: the CPU takes over (as "auto" would) */
     bool full_f32;       /* f32 arithmetic and storage on a GPU too, for checks; its default is bf16 */
 } dr_engine_opts;
 
@@ -120,6 +121,8 @@ typedef struct dr_run_opts {
 
 typedef struct dr_run_stats {
     double decode_ms, infer_ms, encode_ms;
+    bool on_cpu;      /* the device failed, or had no room for this picture, and the CPU took over */
+    const char *lost; /* why the device is given up for good, "" while it is not; lives as long as the engine */
     dr_picture_info input;
 } dr_run_stats;
 

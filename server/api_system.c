@@ -63,8 +63,11 @@ static srv_next ready(srv_req *r, bool verbose) {
     json_t *o = json_pack("{s:s}", "status", ok ? "ready" : draining ? "draining" : "not_ready");
     if (verbose || !ok)
         json_object_set_new(o, "checks",
-                            json_pack("[o, o, o, o, o]", check("accepting", !draining, "the service is shutting down"),
+                            json_pack("[o, o, o, o, o, o]",
+                                      check("accepting", !draining, "the service is shutting down"),
                                       check("store", store, "the database does not answer"),
+                                      check("device", !atomic_load(&app->tele.device_lost),
+                                            "the GPU failed; the CPU does its work until the next start"),
                                       check("disk", room, "too little free disk space"), check("model", true, ""),
                                       check("queue", !full, "the queue is full")));
     if (!ok) srv_reply_header(r, "Retry-After", "5");
@@ -118,6 +121,7 @@ srv_next srv_system_metrics(srv_req *r) {
         srv_tele_gauge(&b, "derain_spool_bytes", "bytes of uploads and results", (double)counts.spool_bytes);
     }
     db_stats_get(app->db, &stats);
+    srv_tele_gauge(&b, "derain_device_lost", "1 after the GPU failed for good", atomic_load(&app->tele.device_lost));
     srv_tele_gauge(&b, "derain_queue_max", "most jobs that may wait", (double)app->cfg->queue_max);
     srv_tele_gauge(&b, "derain_workers", "jobs that can run at a time", (double)app->cfg->workers);
     srv_tele_gauge(&b, "derain_workers_busy", "jobs that run now", srv_queue_n_running(app->queue));

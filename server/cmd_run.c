@@ -119,7 +119,8 @@ int srv_cmd_run(int argc, char **argv) {
     dr_status s = !strcmp(args[0], "-") ? read_stdin(lim.body_max_bytes, &in, &in_len, &err)
                                         : dr_fs_read(args[0], (size_t)lim.body_max_bytes, &in, &in_len, &err);
     if (s) goto out;
-    const dr_engine_opts eo = {.backend = backend, .threads = threads};
+    const bool may_change = !backend || !strcmp(backend, "auto");
+    const dr_engine_opts eo = {.backend = backend, .threads = threads, .fallback = may_change};
     if ((s = dr_engine_open(&eo, &engine, &err))) goto out;
     if ((s = dr_model_open(engine, model, &m, &err))) goto out;
     const dr_run_opts ro = {.format = out_format,

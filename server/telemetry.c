@@ -24,6 +24,7 @@ static const struct {
     [SRV_BODIES_SLOW] = {"derain_bodies_slow_total", "uploads cut off because they were too slow"},
     [SRV_BYTES_IN] = {"derain_http_bytes_in_total", "body bytes received"},
     [SRV_BYTES_OUT] = {"derain_http_bytes_out_total", "body bytes answered"},
+    [SRV_CPU_TAKEOVERS] = {"derain_cpu_takeovers_total", "pictures that the CPU took over from the GPU"},
     [SRV_TRAIN_PREEMPTIONS] = {"derain_training_preemptions_total", "times that a training stood still for a picture"},
     [SRV_TRAIN_STEPS] = {"derain_training_steps_total", "optimisation steps made"},
 };

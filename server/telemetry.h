@@ -30,6 +30,7 @@ enum {
     SRV_BODIES_SLOW,
     SRV_BYTES_IN,
     SRV_BYTES_OUT,
+    SRV_CPU_TAKEOVERS,
     SRV_TRAIN_PREEMPTIONS,
     SRV_TRAIN_STEPS,
     SRV_N_COUNTERS
@@ -42,6 +43,7 @@ typedef struct srv_tele {
     srv_hist request, queue, decode, infer, encode;
     srv_hist yield; /* what derain jobs waited for the training to stand still */
     _Atomic int64_t requests_active, connections;
+    atomic_bool device_lost; /* a GPU failed for good; the CPU goes on */
 } srv_tele;
 
 void srv_tele_init(srv_tele *t);

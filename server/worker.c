@@ -64,6 +64,12 @@ typedef struct outcome {
     srv_model_id model; /* what it ran with; version 0 = it did not come to that */
 } outcome;
 
+static void note_device(srv_app *app, const db_job *job, const dr_run_stats *stats) {
+    if (stats->on_cpu) srv_count(&app->tele, SRV_CPU_TAKEOVERS, 1);
+    if (stats->lost && *stats->lost && !atomic_exchange(&app->tele.device_lost, true))
+        dr_log(DR_LOG_ERROR, job->request_id, "the GPU is given up, the CPU goes on: %s", stats->lost);
+}
+
 static void derain(worker *w, const db_job *job, srv_running *slot, outcome *o) {
     srv_app *app = w->all->app;
     char *in = NULL;
@@ -90,6 +96,7 @@ static void derain(worker *w, const db_job *job, srv_running *slot, outcome *o) 
         srv_gate_enter(app->gate);
         o->status = dr_derain(b.model, in, in_len, &opts, &out, &o->bytes, &o->stats, &o->err);
         srv_gate_leave(app->gate);
+        if (!o->status) note_device(app, job, &o->stats);
         srv_registry_give_back(app->registry, &b);
     }
     dr_free(in);

@@ -9,6 +9,7 @@
 #include "core/image/codec.h"
 #include "core/image/convert.h"
 #include "core/model/engine.h"
+#include "core/model/fallback.h"
 #include "core/model/spec.h"
 #include "core/model/weights.h"
 #include <stdio.h>
@@ -36,6 +37,8 @@ dr_status dr_engine_open(const dr_engine_opts *opts, dr_engine **ret, dr_error *
         return s;
     }
     snprintf(e->note, sizeof e->note, "%s", note ? note : "");
+    e->threads = opts->threads;
+    e->fallback = opts->fallback;
     *ret = e;
     return DR_OK;
 }
@@ -80,7 +83,8 @@ dr_status dr_model_open(dr_engine *e, const char *path, dr_model **ret, dr_error
     m->e = e;
     dr_status s = dr_st_open(path, &f, err);
     if (s) goto out;
-    s = dr_spec_check_file(f, &spec, err);
+    if (!(m->path = dr_strdup(path))) s = dr_fail(err, DR_NOMEM, "no memory for the model");
+    if (!s) s = dr_spec_check_file(f, &spec, err);
     if (!s) s = dr_spec_info(f, &spec, path, &m->info, err);
     if (!s) s = dr_generator_init(&m->g, spec.cfg, e->be, false, err);
     if (!s) s = dr_weights_load(f, "", &m->g.params, NULL, err);
@@ -98,6 +102,8 @@ out:
 
 void dr_model_close(dr_model *m) {
     if (!m) return;
+    dr_fallback_done(m);
+    dr_free(m->path);
     for (int i = 0; i < DR_PLANS_MAX; i++) dr_plan_destroy(m->plans[i].plan);
     for (int i = 0; m->slots && i < m->g.params.n; i++) dr_slot_clear(&m->slots[i]);
     dr_free(m->slots);
@@ -267,6 +273,29 @@ static double ms_since(int64_t *t) {
     return (double)(now - before) / 1e6;
 }
 
+/* The picture through m, or through its twin on the CPU where the device has failed. A failed run may have left half of
+ * its output in img, so that the CPU starts from the bytes again. */
+static dr_status run_somewhere(dr_model *m, const void *data, size_t len, const dr_limits *lim, int depth,
+                               const dr_plan_watch *watch, dr_image *img, bool *ret_on_cpu, dr_error *err) {
+    dr_model *twin;
+    dr_error first = {0};
+    dr_status s = DR_BACKEND;
+    if (!dr_fallback_wanted(m)) {
+        s = dr_model_run_image(m, img, depth, lim->mem_budget, watch, &first);
+        if (!s) return DR_OK;
+        if (!dr_fallback_after(m, s, &first)) {
+            if (err && !err->code) *err = first;
+            return s;
+        }
+    }
+    dr_image_done(img);
+    *img = (dr_image){0};
+    *ret_on_cpu = true;
+    s = dr_fallback_model(m, &twin, err);
+    if (!s) s = dr_image_decode(data, len, lim, img, err);
+    return s ? s : dr_model_run_image(twin, img, depth, lim->mem_budget, watch, err);
+}
+
 dr_status dr_derain(dr_model *m, const void *data, size_t len, const dr_run_opts *opts, void **ret_data,
                     size_t *ret_len, dr_run_stats *ret_stats, dr_error *err) {
     static const dr_run_opts none = {0};
@@ -287,8 +316,9 @@ dr_status dr_derain(dr_model *m, const void *data, size_t len, const dr_run_opts
     if ((s = check_budget(m, stats.input.width, stats.input.height, lim.mem_budget, err))) return s;
     if ((s = dr_image_decode(data, len, &lim, &img, err))) return s;
     stats.decode_ms = ms_since(&t);
-    s = dr_model_run_image(m, &img, opts->depth, lim.mem_budget, &watch, err);
+    s = run_somewhere(m, data, len, &lim, opts->depth, &watch, &img, &stats.on_cpu, err);
     stats.infer_ms = ms_since(&t);
+    stats.lost = m->e->lost;
     void *out = NULL;
     size_t out_len = 0;
     if (!s && opts->cancel && atomic_load(opts->cancel)) s = dr_fail(err, DR_CANCELLED, "cancelled");

@@ -18,6 +18,9 @@ struct dr_engine {
     void *block; /* activations; shared by all plans of all models, since one run follows the other */
     size_t block_bytes;
     int n_small; /* runs in a row that needed less than half of it */
+    int threads;
+    bool fallback;  /* see fallback.h */
+    char lost[200]; /* why the device is given up, "" while it is not */
 };
 
 struct dr_model {
@@ -31,6 +34,9 @@ struct dr_model {
         uint64_t used;
     } plans[DR_PLANS_MAX];
     uint64_t clock;
+    char *path;             /* of the weights */
+    dr_engine *twin_engine; /* fallback.h; NULL until needed */
+    dr_model *twin;
     bool (*between)(void *arg); /* dr_model_set_yield */
     void *between_arg;
 };

@@ -10,6 +10,7 @@
 #include "core/base/rng.h"
 #include "core/tensor/backend.h"
 #include "core/tensor/pool.h"
+#include "tests/cuda/emulated.h"
 #include "tests/t.h"
 
 typedef struct party {
@@ -24,15 +25,6 @@ typedef struct party {
     dr_status status; /* the first failure */
     dr_error err;
 } party;
-
-/* Before the first open: where the module is. make test names the build folder in DERAIN_MODULE_DIR. */
-__attribute__((constructor)) static void choose_module(void) {
-    char path[512];
-    const char *dir = getenv("DERAIN_MODULE_DIR");
-    if (getenv("DERAIN_GPU_TEST")) return;
-    snprintf(path, sizeof path, "%s/cusim", dir ? dir : "build");
-    setenv("DERAIN_MODULE_DIR", path, 1);
-}
 
 static inline float to_bf16(float v) {
     uint32_t u;

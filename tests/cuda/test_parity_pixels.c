@@ -2,6 +2,7 @@
  * depth and number of channels, with mirrored edges, rows with gaps, and more than one round of the staging ring. */
 #include "core/image/convert.h"
 #include "core/tensor/pool.h"
+#include "tests/cuda/emulated.h"
 #include "tests/t.h"
 
 static dr_error err;

@@ -3,6 +3,7 @@
  */
 #include "core/model/plan.h"
 #include "core/nn/generator.h"
+#include "tests/cuda/emulated.h"
 #include "tests/t.h"
 
 static dr_error err;
