@@ -156,6 +156,27 @@ DR_MUSTUSE dr_status dr_evaluate(dr_model *m, const char *rainy_dir, const char 
                                  dr_eval *ret, dr_error *err);
 void dr_eval_done(dr_eval *e);
 
+/* How much of a picture looks like rain, without a clean one to compare with: 0 to 100, about 50 without rain
+ * (core/image/rainscore.h, docs/rain-score.md). Errors of dr_probe and decoding. */
+DR_MUSTUSE dr_status dr_rain_score(const void *data, size_t len, const dr_limits *lim, double *ret, dr_error *err);
+
+/* One picture through a model, measured. With `clean` (its truth, of the same size) input and output are scored too. */
+typedef struct dr_check_opts {
+    const dr_limits *limits; /* NULL = defaults */
+    int side_max;            /* of larger pictures the middle; 0 = all of it */
+    atomic_bool *cancel;     /* NULL = never */
+} dr_check_opts;
+typedef struct dr_check {
+    int width, height;        /* looked at */
+    bool finite;              /* every value of the output is a number */
+    double rain_in, rain_out; /* rain scores */
+    double shift[3];          /* mean of output - input of R, G, B, in grey levels */
+    dr_score change;          /* output against input */
+    dr_score input, output;   /* against `clean`; 0 without */
+} dr_check;
+DR_MUSTUSE dr_status dr_model_check(dr_model *m, const void *data, size_t len, const void *clean, size_t clean_len,
+                                    const dr_check_opts *opts, dr_check *ret, dr_error *err);
+
 /* ---- benchmark ------------------------------------------------------------------------------------------------ */
 
 typedef struct dr_bench {

@@ -16,6 +16,7 @@ static const struct {
     {"run", srv_cmd_run, "derain one picture"},
     {"train", srv_cmd_train, "train a generator from unpaired pictures"},
     {"eval", srv_cmd_eval, "score a model on pairs of rainy and clean pictures"},
+    {"score", srv_cmd_score, "say how much rain a picture seems to hold"},
     {"bench", srv_cmd_bench, "measure speed and memory"},
     {"model", srv_cmd_model, "look at, make or convert a model file"},
 };
