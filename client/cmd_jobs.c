@@ -88,8 +88,13 @@ static int table(const json_t *jobs) {
         snprintf(text[i][2], 48, "%.19s", cli_member(job, "created_at"));
         for (char *p = text[i][2]; *p; p++)
             if (*p == 'T') *p = ' ';
-        snprintf(text[i][3], 48, "%.8s %.0fx%.0f", cli_member(in, "format"),
-                 json_number_value(json_object_get(in, "width")), json_number_value(json_object_get(in, "height")));
+        const json_t *tr = json_object_get(job, "training");
+        if (json_is_object(tr))
+            snprintf(text[i][3], 48, "training, step %.0f/%.0f", json_number_value(json_object_get(tr, "step")),
+                     json_number_value(json_object_get(tr, "steps")));
+        else if (json_is_object(in))
+            snprintf(text[i][3], 48, "%.8s %.0fx%.0f", cli_member(in, "format"),
+                     json_number_value(json_object_get(in, "width")), json_number_value(json_object_get(in, "height")));
         snprintf(text[i][4], 48, "%.30s:%.0f", cli_member(model, "name"),
                  json_number_value(json_object_get(model, "version")));
         if (strcmp(text[i][1], "running") == 0)
@@ -187,6 +192,24 @@ static int show(const json_t *job) {
         cli_text_bytes(json_number_value(json_object_get(out, "bytes")), bytes);
         snprintf(text, sizeof text, "%s, %s, sha-256 %s", cli_member(out, "format"), bytes, cli_member(out, "sha256"));
         line("result", text);
+    }
+    const json_t *tr = json_object_get(job, "training"), *best = json_object_get(tr, "best");
+    if (json_is_object(tr)) {
+        char left[32] = "";
+        const json_t *eta = json_object_get(job, "eta_s");
+        if (json_is_number(eta)) cli_text_seconds(json_number_value(eta), left);
+        snprintf(text, sizeof text, "step %.0f of %.0f%s%s", json_number_value(json_object_get(tr, "step")),
+                 json_number_value(json_object_get(tr, "steps")), *left ? ", time left " : "", left);
+        line("training", text);
+        line("dataset", cli_member(tr, "dataset"));
+        if (json_is_object(best)) {
+            snprintf(text, sizeof text, "step %.0f, PSNR-Y %.3f dB", json_number_value(json_object_get(best, "step")),
+                     json_number_value(json_object_get(best, "psnr_y")));
+            line("best", text);
+        }
+        double version = json_number_value(json_object_get(tr, "version"));
+        snprintf(text, sizeof text, "%.60s version %.0f", cli_member(model, "name"), version);
+        if (version > 0) line("made", text);
     }
     timings(json_object_get(job, "timings_ms"));
     double attempt = json_number_value(json_object_get(job, "attempt"));

@@ -37,6 +37,7 @@ static void print_event(view *w, const json_t *e) {
         losses_of(data, w->losses, sizeof w->losses);
         if (!w->all) return;
     }
+    if (!strcmp(type, "end")) return; /* the state before it says the same */
     cli_progress_clear(&w->progress);
     printf("%.10s %.8s  ", at, strlen(at) > 11 ? at + 11 : "");
     if (!strcmp(type, "metric"))

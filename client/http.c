@@ -153,7 +153,7 @@ static dr_status try_once(cli_http *h, const cli_call *call, const char *url, in
     const char *method = call->method ? call->method : "GET";
     try_state t = {.a = a};
     char why[CURL_ERROR_SIZE] = "";
-    bool post = strcmp(method, "POST") == 0;
+    bool put = strcmp(method, "PUT") == 0, post = put || strcmp(method, "POST") == 0;
     cli_answer_clear(a);
     dr_buf_init(&t.body, call->answer_max ? call->answer_max : (size_t)1 << 30);
     bool good = add_header(&headers, "Accept", call->accept) && add_header(&headers, "Prefer", call->prefer) &&
@@ -183,6 +183,7 @@ static dr_status try_once(cli_http *h, const cli_call *call, const char *url, in
         curl_easy_setopt(h->curl, CURLOPT_POST, 1L);
         curl_easy_setopt(h->curl, CURLOPT_POSTFIELDS, call->body ? call->body : "");
         curl_easy_setopt(h->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body_len);
+        if (put) curl_easy_setopt(h->curl, CURLOPT_CUSTOMREQUEST, "PUT");
     } else if (strcmp(method, "HEAD") == 0) {
         curl_easy_setopt(h->curl, CURLOPT_NOBODY, 1L);
     } else {

@@ -1,6 +1,6 @@
 /* http.h - calls to the service over libcurl: time limits, retries, checksums, errors in words.
  *
- * Calls that are safe to repeat (GET, HEAD, DELETE, and POST with an Idempotency-Key, which stays the same) are
+ * Calls that are safe to repeat (GET, HEAD, PUT, DELETE, and POST with an Idempotency-Key, which stays the same) are
  * repeated after a broken connection and after 429, 502 and 503, honouring Retry-After; a server that was never reached
  * is not waited for. One handle is used by one thread at a time; handles are independent. */
 #ifndef CLI_HTTP_H

@@ -22,6 +22,7 @@
 #include "server/training_watch.h"
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -42,7 +43,9 @@ typedef struct run {
     dr_train_metrics sum;
     int64_t n_sum, steps;
     srv_training_watch watch;
-    bool lost; /* the job is no longer ours */
+    char *owed; /* a `log` event that the store could not take yet (a full disk is its disk too); owned */
+    bool mute;  /* the store does not take our rows: said once */
+    bool lost;  /* the job is no longer ours */
 } run;
 
 /* --- rows --- */
@@ -50,6 +53,8 @@ typedef struct run {
 /* A write that failed: is the job still ours? */
 static void note_failed(run *r, const char *doing, dr_status s, const dr_error *err) {
     if (s == DR_CONFLICT || s == DR_NOT_FOUND) r->lost = true;
+    if (r->mute && !r->lost) return;
+    r->mute = true;
     dr_log(DR_LOG_WARN, r->job->request_id, "job %s: %s: %s", r->job->id, doing, err->text);
 }
 
@@ -60,8 +65,13 @@ static void event(run *r, const char *type, json_t *o) {
     json_decref(o);
     if (!text) return;
     dr_status s = db_event_append(r->app->db, r->job->id, r->job->epoch, type, text, NULL, &err);
-    free(text);
     if (s) note_failed(r, "event", s, &err);
+    if (s && !strcmp(type, "log")) {
+        free(r->owed);
+        r->owed = text;
+        text = NULL;
+    }
+    free(text);
     srv_park_wake_key(r->app->watch, r->job->id);
 }
 
@@ -216,7 +226,15 @@ static void note(run *r, const dr_train_metrics *m, bool with_metrics) {
         .step = m->step, .steps = m->steps, .seconds = r->seconds, .seconds_per_step = r->pace, .metrics_json = text};
     dr_status s = db_training_progress(r->app->db, r->job->id, r->job->epoch, &n, &err);
     free(text);
-    if (s) note_failed(r, "progress", s, &err);
+    if (s) {
+        note_failed(r, "progress", s, &err);
+        return;
+    }
+    r->mute = false;
+    if (r->owed && !db_event_append(r->app->db, r->job->id, r->job->epoch, "log", r->owed, NULL, NULL)) {
+        free(r->owed);
+        r->owed = NULL;
+    }
     srv_park_wake_key(r->app->watch, r->job->id);
 }
 
@@ -516,4 +534,5 @@ void srv_training_run(srv_app *app, const db_job *job, srv_training_signals *sig
     dr_trainer_close(r.t);
     dr_engine_close(r.engine);
     srv_training_params_done(&r.p);
+    free(r.owed);
 }
