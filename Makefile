@@ -206,6 +206,7 @@ FUZZ_SRC_safetensors := core/model/safetensors.c core/model/half.c
 FUZZ_SRC_pth := core/model/pth.c core/model/pickle.c core/model/zip.c
 FUZZ_SRC_config    := server/config.c
 FUZZ_SRC_multipart := server/multipart.c
+FUZZ_SRC_conv_cache := cuda/conv_cache.c
 FUZZ_SRC_archive   := server/archive.c
 FUZZ_SRC_headers   := server/headers.c server/guard.c
 fuzz:
