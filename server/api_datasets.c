@@ -377,7 +377,7 @@ static dr_status unpack_begin(void *arg, int part, const char *name, dr_error *e
         size_t cap = w->cap ? 2 * w->cap : 64;
         db_entry_new *e = dr_realloc(w->entries, cap * sizeof *e);
         if (e) w->entries = e;
-        srv_draft **d = e ? dr_realloc(w->drafts, cap * sizeof *d) : NULL;
+        srv_draft **d = e ? dr_realloc(w->drafts, cap * sizeof(void *)) : NULL;
         if (d) w->drafts = d;
         if (!e || !d) return dr_fail(err, DR_NOMEM, "no memory to unpack an archive");
         w->cap = cap;
@@ -419,11 +419,11 @@ static int by_name(const void *a, const void *b) {
 }
 
 static dr_status check_twice(const work *w, dr_error *err) {
-    const db_entry_new **order = dr_calloc(w->n, sizeof *order);
+    const db_entry_new **order = dr_calloc(w->n, sizeof(void *));
     dr_status s = DR_OK;
     if (!order) return dr_fail(err, DR_NOMEM, "no memory to unpack an archive");
     for (size_t i = 0; i < w->n; i++) order[i] = &w->entries[i];
-    qsort(order, w->n, sizeof *order, by_name);
+    qsort(order, w->n, sizeof(void *), by_name);
     for (size_t i = 1; i < w->n && !s; i++)
         if (!by_name(&order[i - 1], &order[i]))
             s = dr_fail_as(err, DR_INVALID, "archive_entry", "entry '%s/%.150s' is there twice",

@@ -2,6 +2,7 @@
 #include "core/base/alloc.h"
 #include "core/base/fs.h"
 #include "core/base/parse.h"
+#include "db/blobs.h"
 #include "server/api.h"
 #include "server/router.h"
 #include "server/version.h"
@@ -21,12 +22,15 @@ srv_next srv_system_limits(srv_req *r) {
     if (!no_query(r)) return SRV_REPLY;
     return srv_reply_json(
         r, 200,
-        json_pack("{s:I, s:I, s:i, s:i, s:i, s:I, s:I, s:[s,s], s:[s,s], s:I, s:I, s:I}", "body_max_bytes",
-                  (json_int_t)l->body_max_bytes, "pixels_max", (json_int_t)l->pixels_max, "side_max", l->side_max,
-                  "side_min", l->side_min, "aspect_max", l->aspect_max, "queue_max", (json_int_t)app->cfg->queue_max,
-                  "mem_budget_bytes", (json_int_t)l->mem_budget, "formats_in", "png", "jpeg", "formats_out", "png",
-                  "jpeg", "sync_wait_max_s", (json_int_t)app->cfg->sync_wait_max_s, "result_ttl_s",
-                  (json_int_t)app->cfg->result_ttl, "spool_max_bytes", (json_int_t)app->cfg->spool_max_bytes));
+        json_pack("{s:I, s:I, s:i, s:i, s:i, s:I, s:I, s:[s,s], s:[s,s], s:I, s:I, s:I, s:I, s:I, s:I}",
+                  "body_max_bytes", (json_int_t)l->body_max_bytes, "pixels_max", (json_int_t)l->pixels_max, "side_max",
+                  l->side_max, "side_min", l->side_min, "aspect_max", l->aspect_max, "queue_max",
+                  (json_int_t)app->cfg->queue_max, "mem_budget_bytes", (json_int_t)l->mem_budget, "formats_in", "png",
+                  "jpeg", "formats_out", "png", "jpeg", "sync_wait_max_s", (json_int_t)app->cfg->sync_wait_max_s,
+                  "result_ttl_s", (json_int_t)app->cfg->result_ttl, "spool_max_bytes",
+                  (json_int_t)app->cfg->spool_max_bytes, "dataset_files_max", (json_int_t)app->cfg->dataset_files_max,
+                  "dataset_bytes_max", (json_int_t)app->cfg->dataset_bytes_max, "blob_ttl_s",
+                  (json_int_t)app->cfg->blob_ttl));
 }
 
 srv_next srv_system_version(srv_req *r) {
@@ -34,10 +38,10 @@ srv_next srv_system_version(srv_req *r) {
     size_t kernels = strcspn(device, " ("); /* of "AVX-512 (oneDNN 2.6.3, 2 threads)" */
     if (!no_query(r)) return SRV_REPLY;
     return srv_reply_json(r, 200,
-                          json_pack("{s:s, s:s, s:s, s:s, s:s%, s:[s,s,s,s]}", "version", srv_version(), "commit",
+                          json_pack("{s:s, s:s, s:s, s:s, s:s%, s:[s,s,s,s,s]}", "version", srv_version(), "commit",
                                     srv_commit(), "backend", srv_registry_backend(r->app->registry), "device", device,
-                                    "cpu_kernels", device, kernels, "features", "derain", "jobs", "wait",
-                                    "idempotency"));
+                                    "cpu_kernels", device, kernels, "features", "derain", "jobs", "wait", "idempotency",
+                                    "datasets"));
 }
 
 /* --- health --- */
@@ -109,6 +113,7 @@ srv_next srv_system_metrics(srv_req *r) {
     db_counts counts;
     db_stats stats = {0};
     srv_registry_stats models;
+    int64_t blobs = 0, blob_bytes = 0;
     dr_buf b;
     if (!no_query(r)) return SRV_REPLY;
     dr_buf_init(&b, 1 << 20);
@@ -119,6 +124,10 @@ srv_next srv_system_metrics(srv_req *r) {
             dr_buf_printf(&b, "derain_jobs{state=\"%s\"} %lld\n", db_state_name((db_state)i),
                           (long long)counts.state[i]);
         srv_tele_gauge(&b, "derain_spool_bytes", "bytes of uploads and results", (double)counts.spool_bytes);
+    }
+    if (!db_blob_totals(app->db, &blobs, &blob_bytes, NULL)) {
+        srv_tele_gauge(&b, "derain_blobs", "pictures of data sets", (double)blobs);
+        srv_tele_gauge(&b, "derain_blob_bytes", "their bytes", (double)blob_bytes);
     }
     db_stats_get(app->db, &stats);
     srv_tele_gauge(&b, "derain_device_lost", "1 after the GPU failed for good", atomic_load(&app->tele.device_lost));

@@ -76,8 +76,8 @@ static void *run(void *arg) {
     }
 }
 
-void srv_blobs_run(srv_blobs *b, srv_lane which, srv_task *t, void (*fn)(srv_task *t)) {
-    lane *l = &b->lanes[which];
+void srv_blobs_run(srv_blobs *b, srv_lane lane_of, srv_task *t, void (*fn)(srv_task *t)) {
+    lane *l = &b->lanes[lane_of];
     t->next = NULL;
     t->fn = fn;
     pthread_mutex_lock(&b->mu);

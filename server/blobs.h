@@ -27,7 +27,7 @@ typedef struct srv_task { /* caller's memory, untouched until fn is called; fn m
     void (*fn)(struct srv_task *t);
 } srv_task;
 typedef enum srv_lane { SRV_KEEPER, SRV_UNPACKER, SRV_N_LANES } srv_lane;
-void srv_blobs_run(srv_blobs *b, srv_lane lane, srv_task *t, void (*fn)(srv_task *t));
+void srv_blobs_run(srv_blobs *b, srv_lane lane_of, srv_task *t, void (*fn)(srv_task *t));
 
 /* --- files in the making; any thread, one owner at a time --- */
 

@@ -293,10 +293,10 @@ static json_t *count_codes(const srv_findings *f, int grade) {
     return counts;
 }
 
-json_t *srv_findings_reasons(const srv_findings *f, const db_entry_list *l, bool set_aside_asked) {
+json_t *srv_findings_reasons(const srv_findings *f, const db_entry_list *l, bool leave_out) {
     json_t *reasons = json_array(), *counts = count_codes(f, SRV_ERROR), *n;
     const char *code;
-    if (!set_aside_asked) json_object_foreach(counts, code, n) {
+    if (!leave_out) json_object_foreach(counts, code, n) {
             const srv_finding *first = f->f;
             while (first->grade != SRV_ERROR || strcmp(first->code, code)) first++;
             const db_entry *e = &l->e[first->entry];

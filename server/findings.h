@@ -38,10 +38,10 @@ DR_MUSTUSE dr_status srv_findings_make(const db_entry_list *entries, bool (*stop
 void srv_findings_clear(srv_findings *f);
 
 /* Why the set cannot be used, as an array of strings; empty = it can. */
-json_t *srv_findings_reasons(const srv_findings *f, const db_entry_list *entries, bool set_aside);
+json_t *srv_findings_reasons(const srv_findings *f, const db_entry_list *l, bool leave_out);
 
 /* The report; borrows nothing. */
-json_t *srv_findings_report(const srv_findings *f, const db_entry_list *entries, const db_dataset *set,
+json_t *srv_findings_report(const srv_findings *f, const db_entry_list *l, const db_dataset *set,
                             const json_t *reasons);
 
 #endif

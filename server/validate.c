@@ -116,11 +116,11 @@ static int by_sha(const void *a, const void *b) {
 
 /* Each blob once, however many entries name it. */
 static dr_status gather(srv_validator *v, db_entry_list *l, dr_error *err) {
-    db_entry **order = dr_calloc(l->n + 1, sizeof *order);
+    db_entry **order = dr_calloc(l->n + 1, sizeof(void *));
     batch *b = dr_calloc(1, sizeof *b);
     dr_status s = order && b ? DR_OK : dr_fail(err, DR_NOMEM, "no memory to validate a data set");
     for (size_t i = 0; i < l->n && !s; i++) order[i] = &l->e[i];
-    if (!s) qsort(order, l->n, sizeof *order, by_sha);
+    if (!s) qsort(order, l->n, sizeof(void *), by_sha);
     for (size_t i = 0, end; i < l->n && !s; i = end) {
         db_facts f;
         bool lasting = true;
