@@ -66,6 +66,8 @@ const srv_config_row srv_config_rows[] = {
         "bytes a second a body must keep up after its grace; 0 = any"),
     KEY(body_grace_s, SECONDS, "5s", 1, 600, NULL, "TIME", "how long a body may be slower than that at its start"),
     KEY(body_time_max_s, SECONDS, "15m", 1, 86400, NULL, "TIME", "how long a body may take in all"),
+    KEY(gate_promote, TEXT, "manual", 0, 0, "auto|manual", "POLICY",
+        "auto: a trained version that the gate accepts becomes the default"),
     KEY(log_level, TEXT, "info", 0, 0, "debug|info|warn|error|off", "LEVEL", "least important lines to log"),
     KEY(log_json, BOOL, "no", 0, 0, NULL, NULL, "log lines as JSON objects"),
 };

@@ -24,6 +24,7 @@ typedef struct srv_config {
     int64_t dataset_files_max, dataset_bytes_max, archive_ratio_max, blob_ttl;
     int64_t http_threads, connections_max, connections_per_ip;
     int64_t header_timeout_s, body_rate_min, body_grace_s, body_time_max_s;
+    char *gate_promote; /* "auto" or "manual" */
     char *log_level;
     bool log_json;
 } srv_config;

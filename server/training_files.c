@@ -55,20 +55,36 @@ static void erase_tree(const char *path) {
 
 /* --- the data set --- */
 
-/* Relative to the list, so that equal data sets give equal lists wherever the data folder is. */
-static dr_status write_list(const srv_app *app, const char *id, const db_entry_list *all, db_part part,
+enum { HELD_FROM = 20, HELD_MAX = 24 };
+
+/* Every how manieth picture of a side is kept for the gate: a tenth of them, at most HELD_MAX; 0 = none, since a side
+ * of few pictures needs them all. */
+static size_t held_every(const db_entry_list *all, db_part part) {
+    size_t n = 0;
+    for (size_t i = 0; i < all->n; i++) n += all->e[i].part == part;
+    if (n < HELD_FROM) return 0;
+    return n / 10 > HELD_MAX ? n / HELD_MAX : 10;
+}
+
+/* Relative to the list, so that equal data sets give equal lists wherever the data folder is. held: those that the gate
+ * keeps, else the others. */
+static dr_status write_list(const srv_app *app, const char *id, const db_entry_list *all, db_part part, bool held,
                             const char *file, dr_error *err) {
     char path[SRV_PATH];
+    size_t every = held_every(all, part), k = 0;
     dr_buf b;
     dr_buf_init(&b, (size_t)256 << 20);
-    for (size_t i = 0; i < all->n; i++)
-        if (all->e[i].part == part) dr_buf_printf(&b, "../../blobs/%.2s/%s\n", all->e[i].sha256, all->e[i].sha256);
+    for (size_t i = 0; i < all->n; i++) {
+        if (all->e[i].part != part) continue;
+        bool kept = every && k++ % every == every - 1;
+        if (kept == held) dr_buf_printf(&b, "../../blobs/%.2s/%s\n", all->e[i].sha256, all->e[i].sha256);
+    }
     dr_status s = b.status ? dr_fail(err, b.status, "no memory for a list of pictures") : DR_OK;
-    if (!s && !b.len)
+    if (!s && !b.len && !held)
         s = dr_fail_as(err, DR_INVALID, "dataset_unusable", "the data set has no usable %s pictures",
                        db_part_name(part));
     srv_training_path(app, id, file, path);
-    if (!s) s = dr_fs_write_atomic(path, b.data, b.len, err);
+    if (!s) s = dr_fs_write_atomic(path, b.data ? b.data : "", b.len, err);
     dr_buf_done(&b);
     return s;
 }
@@ -138,8 +154,10 @@ dr_status srv_training_prepare(const srv_app *app, const char *id, const char *d
     srv_training_path(app, id, "samples", dir);
     dr_status s = dr_fs_mkdirs(dir, 0700, err);
     if (!s) s = db_dataset_entries(app->db, dataset, true, &all, err);
-    if (!s) s = write_list(app, id, &all, DB_RAINY, "rainy.txt", err);
-    if (!s) s = write_list(app, id, &all, DB_CLEAN, "clean.txt", err);
+    if (!s) s = write_list(app, id, &all, DB_RAINY, false, "rainy.txt", err);
+    if (!s) s = write_list(app, id, &all, DB_CLEAN, false, "clean.txt", err);
+    if (!s) s = write_list(app, id, &all, DB_RAINY, true, SRV_HELD_RAINY, err);
+    if (!s) s = write_list(app, id, &all, DB_CLEAN, true, SRV_HELD_CLEAN, err);
     if (!s) s = link_pairs(app, id, &all, pairs_max, ret_pairs, err);
     db_entry_list_clear(&all);
     return s;

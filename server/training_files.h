@@ -1,6 +1,7 @@
 /* training_files.h - what a training leaves on disk: DATA/training/<job id>/
  *
- *   rainy.txt, clean.txt      the pictures of its data set, a path a line
+ *   rainy.txt, clean.txt      the pictures of its data set, a path a line, without
+ *   held-rainy.txt, held-clean.txt  a tenth of each side of 20 or more (at most 24), which the gate looks at
  *   pairs/rainy, pairs/clean  its paired hold-out under common names (links)
  *   step_NNNNNNNNN.safetensors checkpoints: the last SRV_CHECKPOINTS and the one with the best score
  *   best_NNNNNNNNN.safetensors the generator (F16) of the best evaluation so far
@@ -14,6 +15,9 @@
 
 #include "db/training.h"
 #include "server/app.h"
+
+#define SRV_HELD_RAINY "held-rainy.txt"
+#define SRV_HELD_CLEAN "held-clean.txt"
 
 enum { SRV_CHECKPOINTS = 3 };
 

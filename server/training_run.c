@@ -18,6 +18,7 @@
 #include "server/model_files.h"
 #include "server/problem.h"
 #include "server/training_files.h"
+#include "server/training_gate.h"
 #include "server/training_params.h"
 #include "server/training_watch.h"
 #include <jansson.h>
@@ -427,7 +428,7 @@ static dr_status export_all(run *r, dr_error *err) {
 
 /* The registry gets the best weights as a new version of the parent's name, and all nets to go on from. A crash after
  * it finds the same version again. */
-static dr_status hand_over(run *r, dr_error *err) {
+static dr_status hand_over(run *r, int64_t *ret_version, dr_error *err) {
     char best[SRV_PATH], all[SRV_PATH], measures[160], text[200];
     const db_job *j = r->job;
     bool made = false;
@@ -455,10 +456,31 @@ static dr_status hand_over(run *r, dr_error *err) {
     if (s) return s;
     snprintf(text, sizeof text, "the weights are version %lld of %s", (long long)version, j->model.name);
     tell(r, "info", "registered", text);
+    *ret_version = version;
     return DR_OK;
 }
 
+/* The gate's word over the new version. What it cannot judge stays without a verdict, and the job succeeds all the
+ * same: the version is there. */
+static dr_status pass_gate(run *r, int64_t version, dr_error *err) {
+    json_t *said = NULL;
+    dr_error why = {0};
+    dr_status s = srv_training_gate(r->app, r->job, &r->p, version, between_layers, r, &said, &why);
+    if (s == DR_CANCELLED) {
+        *err = why;
+        return s;
+    }
+    if (s)
+        tell_failure(r, "the gate could not judge it", s, &why);
+    else
+        event(r, "gate", said);
+    s = db_training_move(r->app->db, r->job->id, r->job->epoch, DB_GATED, err);
+    if (!s) srv_park_wake_key(r->app->watch, r->job->id);
+    return s;
+}
+
 static dr_status conclude(run *r, dr_error *err) {
+    int64_t version = 0;
     dr_error later = {0};
     dr_status s = save(r, err);
     if (!s) s = db_training_move(r->app->db, r->job->id, r->job->epoch, DB_EVALUATING, err);
@@ -469,7 +491,8 @@ static dr_status conclude(run *r, dr_error *err) {
         tell_failure(r, "evaluation", s, &later);
     }
     s = export_all(r, err);
-    return s ? s : hand_over(r, err);
+    if (!s) s = hand_over(r, &version, err);
+    return s ? s : pass_gate(r, version, err);
 }
 
 static void finish(run *r, dr_status s, const dr_error *why) {

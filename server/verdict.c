@@ -75,9 +75,9 @@ static dr_status measure_kind(const srv_verdict_in *in, dr_model *m, const srv_p
         size_t k = i * list->n / a.n; /* evenly spread, always the same */
         dr_check c = {0};
         if (in->cancel && atomic_load(in->cancel)) return dr_fail(err, DR_CANCELLED, "cancelled");
-        if (in->between) in->between(in->arg);
+        if (in->before) in->before(in->around);
         s = check_one(in, m, list->path[k], truth ? truth->path[k] : NULL, &c, err);
-        if (in->after) in->after(in->arg);
+        if (in->after) in->after(in->around);
         if (!s) add(&a, &c, 1.0 / (double)a.n);
     }
     if (!s) *ret = a;
@@ -92,6 +92,7 @@ static dr_status measure(const srv_verdict_in *in, dr_engine *e, const char *wei
                            *clean = in->clean.n ? &in->clean : &in->pair_clean;
     dr_status s = dr_model_open(e, weights, &m, err);
     if (s) return s;
+    if (in->yield) dr_model_set_yield(m, in->yield, in->arg);
     s = measure_kind(in, m, rainy, NULL, &ret->kind[RAINY], err);
     if (!s && with_clean) s = measure_kind(in, m, clean, NULL, &ret->kind[CLEAN], err);
     if (!s) s = measure_kind(in, m, &in->pair_rainy, &in->pair_clean, &ret->kind[PAIRS], err);

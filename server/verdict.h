@@ -42,10 +42,11 @@ typedef struct srv_verdict_in {
     int side_max;                            /* of larger pictures the middle; 0 = 512 */
     const char *backend;                     /* as in dr_engine_opts */
     int threads;
-    const dr_limits *image_limits; /* NULL = defaults */
-    atomic_bool *cancel;           /* NULL = never */
-    void (*between)(void *arg);    /* called before each picture, to let others compute; NULL = none */
-    void (*after)(void *arg);      /* and after it */
+    const dr_limits *image_limits;                        /* NULL = defaults */
+    atomic_bool *cancel;                                  /* NULL = never */
+    void (*before)(void *around), (*after)(void *around); /* called around each picture; NULL = none */
+    void *around;
+    bool (*yield)(void *arg); /* between two layers; false ends it as CANCELLED; NULL = none */
     void *arg;
 } srv_verdict_in;
 

@@ -1,0 +1,194 @@
+/* training_gate.c - see training_gate.h. */
+#include "server/training_gate.h"
+#include "core/base/alloc.h"
+#include "core/base/fs.h"
+#include "core/base/log.h"
+#include "server/model_files.h"
+#include "server/training_files.h"
+#include <stdio.h>
+#include <string.h>
+
+enum { LIST_MAX = 16 << 20 };
+
+void srv_training_gate_limits(const json_t *gate, bool policy, srv_verdict_limits *ret, bool *ret_make_default) {
+    *ret = srv_verdict_defaults;
+    const struct {
+        const char *name;
+        double *to;
+    } reals[] = {{"rain_drop_min", &ret->rain_fall_min},
+                 {"clean_psnr_min", &ret->clean_psnr_min},
+                 {"psnr_drop_max", &ret->psnr_loss_max},
+                 {"ssim_drop_max", &ret->ssim_loss_max},
+                 {"color_shift_max", &ret->shift_max}};
+    for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++) {
+        const json_t *v = json_object_get(gate, reals[i].name);
+        if (json_is_number(v)) *reals[i].to = json_number_value(v);
+    }
+    const json_t *wish = json_object_get(gate, "make_default");
+    *ret_make_default = json_is_boolean(wish) ? json_is_true(wish) : policy;
+}
+
+/* --- pictures --- */
+
+typedef struct list {
+    char **path;
+    size_t n;
+} list;
+
+static void list_done(list *l) {
+    for (size_t i = 0; i < l->n; i++) dr_free(l->path[i]);
+    dr_free(l->path);
+}
+
+static dr_status add(list *l, const char *dir, const char *name, dr_error *err) {
+    char **grown = dr_realloc(l->path, (l->n + 1) * sizeof *grown);
+    if (grown) l->path = grown;
+    if (!grown || !(l->path[l->n] = dr_fs_join(dir, name))) return dr_fail(err, DR_NOMEM, "no memory for a list");
+    l->n++;
+    return DR_OK;
+}
+
+/* A file of names beside it, a line each; one that is not there is empty. */
+static dr_status read_list(const char *dir, const char *file, list *l, dr_error *err) {
+    char *path = dr_fs_join(dir, file), *text = NULL;
+    size_t len;
+    dr_status s = DR_OK;
+    if (!path) return dr_fail(err, DR_NOMEM, "no memory for a path");
+    if (dr_fs_exists(path)) s = dr_fs_read(path, LIST_MAX, &text, &len, err);
+    for (char *p = text, *end; p && *p && !s; p = end + 1) {
+        if (!(end = strchr(p, '\n'))) break;
+        *end = 0;
+        s = add(l, dir, p, err);
+    }
+    dr_free(text);
+    dr_free(path);
+    return s;
+}
+
+static dr_status read_folder(const char *dir, const char *sub, list *l, dr_error *err) {
+    char *folder = dr_fs_join(dir, sub), **names = NULL;
+    size_t n = 0;
+    if (!folder) return dr_fail(err, DR_NOMEM, "no memory for a path");
+    dr_status s = dr_fs_is_dir(folder) ? dr_fs_list(folder, &names, &n, err) : DR_OK;
+    for (size_t i = 0; i < n && !s; i++) s = add(l, folder, names[i], err);
+    dr_fs_list_free(names, n);
+    dr_free(folder);
+    return s;
+}
+
+/* --- verdict --- */
+
+static dr_status weights_of(srv_app *app, const char *name, int64_t version, char ret[SRV_PATH], dr_error *err) {
+    db_model m = {0};
+    dr_status s = db_model_get(app->db, name, version, &m, err);
+    if (!s && !srv_registry_path(app->registry, &m, SRV_MODEL_WEIGHTS, ret, SRV_PATH))
+        s = dr_fail_as(err, DR_CONFLICT, "version_unusable", "the weights of %s version %lld are missing", name,
+                       (long long)version);
+    db_model_clear(&m);
+    return s;
+}
+
+static void enter(void *arg) {
+    srv_gate_begin(((srv_app *)arg)->gate);
+}
+static void leave(void *arg) {
+    srv_gate_end(((srv_app *)arg)->gate);
+}
+
+static srv_picture_list as_pictures(const list *l) {
+    return (srv_picture_list){(const char *const *)l->path, l->n};
+}
+
+static dr_status judge(srv_app *app, const db_job *job, int64_t version, const srv_training_params *p,
+                       const srv_verdict_limits *limits, bool (*yield)(void *), void *arg, srv_verdict *ret,
+                       dr_error *err) {
+    char dir[SRV_PATH], weights[SRV_PATH], parent[SRV_PATH] = "";
+    list l[4] = {{0}};
+    srv_training_path(app, job->id, "", dir);
+    dr_status s = read_list(dir, SRV_HELD_RAINY, &l[0], err);
+    if (!s) s = read_list(dir, SRV_HELD_CLEAN, &l[1], err);
+    if (!s) s = read_folder(dir, "pairs/rainy", &l[2], err);
+    if (!s) s = read_folder(dir, "pairs/clean", &l[3], err);
+    if (!s) s = weights_of(app, job->model.name, version, weights, err);
+    if (!s && job->model.version) s = weights_of(app, job->model.name, job->model.version, parent, err);
+    const srv_verdict_in in = {.weights = weights,
+                               .parent = *parent ? parent : NULL,
+                               .rainy = as_pictures(&l[0]),
+                               .clean = as_pictures(&l[1]),
+                               .pair_rainy = as_pictures(&l[2]),
+                               .pair_clean = as_pictures(&l[3]),
+                               .limits = limits,
+                               .backend = app->cfg->backend,
+                               .threads = (int)p->threads,
+                               .before = enter,
+                               .after = leave,
+                               .around = app,
+                               .yield = yield,
+                               .arg = arg};
+    if (!s) s = srv_verdict_run(&in, ret, err);
+    for (int i = 0; i < 4; i++) list_done(&l[i]);
+    return s;
+}
+
+/* The default moves only from the parent: who has chosen another version meanwhile is not overruled. */
+static bool promote(srv_app *app, const db_job *job, int64_t version) {
+    srv_model_id now;
+    dr_error err = {0};
+    srv_registry_served(app->registry, &now);
+    if (strcmp(now.name, job->model.name) || now.version != job->model.version) return false;
+    dr_status s = srv_registry_set_default(app->registry, job->model.name, version, 0, false, NULL, NULL, &err);
+    if (s)
+        dr_log(DR_LOG_ERROR, job->request_id, "job %s: %s version %lld cannot become the default: %s", job->id,
+               job->model.name, (long long)version, err.text);
+    return !s;
+}
+
+/* The gate's object with what became of it. */
+static json_t *event_of(const char *gate_json, int64_t version, bool is_default) {
+    json_t *o = gate_json ? json_loads(gate_json, 0, NULL) : NULL;
+    if (!json_is_object(o)) {
+        json_decref(o);
+        o = json_pack("{s:n, s:[s]}", "verdict", "reasons", "no pictures were held out of the training");
+    }
+    if (o) json_object_set_new(o, "version", json_integer(version));
+    if (o) json_object_set_new(o, "default", json_boolean(is_default));
+    return o;
+}
+
+dr_status srv_training_gate(struct srv_app *app, const struct db_job *job, const srv_training_params *p,
+                            int64_t version, bool (*yield)(void *arg), void *arg, json_t **ret_event, dr_error *err) {
+    srv_verdict_limits limits;
+    srv_verdict v = {0};
+    db_model m = {0};
+    bool wished, made = false;
+    srv_training_gate_limits(p->gate, !strcmp(app->cfg->gate_promote, "auto"), &limits, &wished);
+    dr_status s = db_model_get(app->db, job->model.name, version, &m, err);
+    if (s) return s;
+    bool accepted = m.verdict == DB_ACCEPTED;
+    char *text = m.gate_json ? dr_strdup(m.gate_json) : NULL;
+    bool judged = m.verdict != DB_NOT_JUDGED, serves = m.is_default;
+    db_model_clear(&m);
+    if (!judged) {
+        s = judge(app, job, version, p, &limits, yield, arg, &v, err);
+        if (s == DR_INVALID && err && !strcmp(err->what, "nothing_held_out")) {
+            *err = (dr_error){0};
+            *ret_event = event_of(NULL, version, serves);
+            return *ret_event ? DR_OK : dr_fail(err, DR_NOMEM, "out of memory");
+        }
+        if (!s)
+            s = db_model_judge(app->db, job->model.name, version, v.accepted ? DB_ACCEPTED : DB_REJECTED, v.json, NULL,
+                               err);
+        if (s) {
+            srv_verdict_done(&v);
+            return s;
+        }
+        accepted = v.accepted;
+        text = v.json;
+        v.json = NULL;
+        srv_verdict_done(&v);
+    }
+    if (accepted && wished && !serves) made = promote(app, job, version);
+    *ret_event = event_of(text, version, serves || made);
+    dr_free(text);
+    return *ret_event ? DR_OK : dr_fail(err, DR_NOMEM, "out of memory");
+}
