@@ -56,7 +56,7 @@ static void draft_path(const srv_draft *d, char ret[SRV_PATH]) {
     snprintf(ret, SRV_PATH, "%s/%s", d->b->tmp, d->name);
 }
 
-static void report_path(const srv_blobs *b, const char *id, const char *kind, char ret[SRV_PATH]) {
+void srv_report_path(const srv_blobs *b, const char *id, const char *kind, char ret[SRV_PATH]) {
     snprintf(ret, SRV_PATH, "%s/%s.%s", b->reports, id, kind);
 }
 
@@ -133,8 +133,8 @@ static dr_status sweep_reports(srv_blobs *b, size_t *n_erased, dr_error *err) {
         db_dataset d = {0};
         snprintf(id, sizeof id, "%.*s", (int)strcspn(names[i], "."), names[i]);
         const char *kind = strchr(names[i], '.'); /* not so: left half-written */
-        bool known = kind && (!strcmp(kind, ".json") || !strcmp(kind, ".png")) && db_id_valid("ds_", id) &&
-                     db_dataset_get(b->db, id, &d, NULL) != DR_NOT_FOUND;
+        bool known = kind && (!strcmp(kind, ".json") || !strcmp(kind, ".png") || !strcmp(kind, ".trying")) &&
+                     db_id_valid("ds_", id) && db_dataset_get(b->db, id, &d, NULL) != DR_NOT_FOUND;
         db_dataset_clear(&d);
         if (known) continue;
         snprintf(path, sizeof path, "%s/%s", b->reports, names[i]);
@@ -362,21 +362,22 @@ dr_status srv_blobs_open_file(const srv_blobs *b, const char *sha256, int *ret_f
 dr_status srv_report_write(srv_blobs *b, const char *id, const char *kind, const void *data, size_t len,
                            dr_error *err) {
     char path[SRV_PATH];
-    report_path(b, id, kind, path);
+    srv_report_path(b, id, kind, path);
     return dr_fs_write_atomic(path, data, len, err);
 }
 
 dr_status srv_report_open(const srv_blobs *b, const char *id, const char *kind, int *ret_fd, uint64_t *ret_len,
                           dr_error *err) {
     char path[SRV_PATH];
-    report_path(b, id, kind, path);
+    srv_report_path(b, id, kind, path);
     return open_path(path, "report", ret_fd, ret_len, err);
 }
 
 void srv_report_erase(srv_blobs *b, const char *id) {
+    static const char *const kinds[] = {"json", "png", "trying"};
     char path[SRV_PATH];
-    report_path(b, id, "json", path);
-    unlink(path);
-    report_path(b, id, "png", path);
-    unlink(path);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        srv_report_path(b, id, kinds[i], path);
+        unlink(path);
+    }
 }

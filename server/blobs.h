@@ -61,12 +61,13 @@ void srv_blobs_path(const srv_blobs *b, const char *sha256, char ret[SRV_PATH]);
 DR_MUSTUSE dr_status srv_blobs_open_file(const srv_blobs *b, const char *sha256, int *ret_fd, uint64_t *ret_len,
                                          dr_error *err);
 
-/* --- what a validation left; kind is "json" or "png" --- */
+/* --- what a validation left; kind is "json" or "png", or "trying": the picture that it is decoding --- */
 
 DR_MUSTUSE dr_status srv_report_write(srv_blobs *b, const char *id, const char *kind, const void *data, size_t len,
                                       dr_error *err);
 DR_MUSTUSE dr_status srv_report_open(const srv_blobs *b, const char *id, const char *kind, int *ret_fd,
                                      uint64_t *ret_len, dr_error *err);
-void srv_report_erase(srv_blobs *b, const char *id);
+void srv_report_path(const srv_blobs *b, const char *id, const char *kind, char ret[SRV_PATH]);
+void srv_report_erase(srv_blobs *b, const char *id); /* all kinds */
 
 #endif

@@ -1,18 +1,26 @@
-/* validate.c - see validate.h.
+/* validate.c - see validate.h. In this order:
  *
- * facts    each picture that has none yet: read, digest compared with its name, decoded, fingerprinted. Stored every
- *          BATCH pictures or SAVE_MS, whichever comes first. What depends on settings or on luck (limits, memory, a
- * file that is not there) is told in this report but not stored. findings findings.c sheet    some of each part, and
- * some of what was found fault with verdict  report and sheet are on disk before the row says that they are */
+ * Facts: each picture that has none yet is read, its digest compared with its name, decoded and fingerprinted. They are
+ * stored every BATCH pictures or SAVE_MS, whichever comes first. What depends on settings or on luck (limits, memory, a
+ * file that is not there) is told in this report but not stored.
+ *
+ * Findings: findings.c. Contact sheet: some of each part, and some of what was found fault with. Verdict: report and
+ * sheet are on disk before the row says that they are.
+ *
+ * While a picture is decoded, a small file names it and says how often that was begun. A picture during which the
+ * service has ended job_attempts_max times in a row is held to be the cause: it is bad, and left alone. The file is not
+ * synced: it must survive the process, not the machine. */
 #include "server/validate.h"
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
 #include "core/base/fs.h"
 #include "core/base/log.h"
+#include "core/base/parse.h"
 #include "core/pictures.h"
 #include "server/blobs.h"
 #include "server/findings.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,17 +118,79 @@ static dr_status inspect(srv_validator *v, const char *sha256, db_facts *f, bool
     return s;
 }
 
+/* --- trial --- */
+
+typedef struct trial {
+    int fd; /* -1: cannot be written, so nothing is known */
+    char sha256[DB_SHA];
+    int count;
+} trial;
+
+static void trial_write(const trial *t) {
+    char line[80];
+    int n = snprintf(line, sizeof line, "%-64s %06d\n", t->sha256, t->count);
+    if (t->fd >= 0) (void)!pwrite(t->fd, line, (size_t)n, 0);
+}
+
+static void trial_open(srv_validator *v, const char *id, trial *t) {
+    char path[SRV_PATH], line[80] = "";
+    *t = (trial){0};
+    srv_report_path(v->app->blobs, id, "trying", path);
+    t->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (t->fd < 0 || pread(t->fd, line, sizeof line - 1, 0) < 72) return;
+    line[64] = line[71] = 0;
+    if (db_sha_valid(line) && dr_parse_int(line + 65 + strspn(line + 65, "0"), 1, 999999, &t->count))
+        memcpy(t->sha256, line, sizeof t->sha256);
+}
+
+static void trial_close(srv_validator *v, const char *id, const trial *t) {
+    char path[SRV_PATH];
+    if (t->fd < 0) return;
+    close(t->fd);
+    srv_report_path(v->app->blobs, id, "trying", path);
+    unlink(path);
+}
+
+/* inspect(), unless that has ended the service too often. */
+static dr_status try_one(srv_validator *v, trial *t, const char *sha256, db_facts *f, bool *ret_lasting,
+                         dr_error *err) {
+    if (strcmp(t->sha256, sha256)) t->count = 0;
+    memcpy(t->sha256, sha256, sizeof t->sha256);
+    if (t->count >= v->app->cfg->job_attempts_max) {
+        *f = (db_facts){0};
+        *ret_lasting = true;
+        memcpy(f->sha256, sha256, sizeof f->sha256);
+        bad(f, "image_corrupt", "the service ended again and again while it decoded this picture");
+        return DR_OK;
+    }
+    t->count++;
+    trial_write(t);
+    dr_status s = inspect(v, sha256, f, ret_lasting, err);
+    t->count = 0;
+    trial_write(t);
+    return s;
+}
+
 static int by_sha(const void *a, const void *b) {
     return strcmp((*(db_entry *const *)a)->sha256, (*(db_entry *const *)b)->sha256);
 }
 
+/* The suspect before all others, so that its count is not lost on their account. */
+static int suspect_first(const void *a, const void *b, void *suspect) {
+    const bool x = !strcmp((*(db_entry *const *)a)->sha256, suspect);
+    const bool y = !strcmp((*(db_entry *const *)b)->sha256, suspect);
+    return x != y ? y - x : by_sha(a, b);
+}
+
 /* Each blob once, however many entries name it. */
-static dr_status gather(srv_validator *v, db_entry_list *l, dr_error *err) {
+static dr_status gather(srv_validator *v, const char *id, db_entry_list *l, dr_error *err) {
+    trial t;
     db_entry **order = dr_calloc(l->n + 1, sizeof(void *));
     batch *b = dr_calloc(1, sizeof *b);
     dr_status s = order && b ? DR_OK : dr_fail(err, DR_NOMEM, "no memory to validate a data set");
+    trial_open(v, id, &t);
     for (size_t i = 0; i < l->n && !s; i++) order[i] = &l->e[i];
-    if (!s) qsort(order, l->n, sizeof(void *), by_sha);
+    if (!s) qsort_r(order, l->n, sizeof(void *), suspect_first, t.sha256);
     for (size_t i = 0, end; i < l->n && !s; i = end) {
         db_facts f;
         bool lasting = true;
@@ -128,7 +198,7 @@ static dr_status gather(srv_validator *v, db_entry_list *l, dr_error *err) {
         if (atomic_load(&v->stop)) s = dr_fail(err, DR_CANCELLED, "stopped");
         atomic_store(&v->progress, 0.9 * (double)i / (double)l->n);
         if (s || order[i]->has_facts) continue;
-        s = inspect(v, order[i]->sha256, &f, &lasting, err);
+        s = try_one(v, &t, order[i]->sha256, &f, &lasting, err);
         for (size_t k = i; k < end && !s; k++) {
             order[k]->facts = f;
             order[k]->has_facts = true;
@@ -136,13 +206,14 @@ static dr_status gather(srv_validator *v, db_entry_list *l, dr_error *err) {
         if (s || !lasting) continue;
         if (!b->n) b->due_ns = dr_clock_ns() + SAVE_MS * INT64_C(1000000);
         b->f[b->n++] = f;
-        s = save(v, b, false, err);
+        s = save(v, b, *f.code != 0, err);
     }
     if (!s || s == DR_CANCELLED) {
         dr_error e = {0};
         dr_status saved = save(v, b, true, &e);
         if (saved && !s) s = dr_fail(err, saved, "%s", e.text);
     }
+    trial_close(v, id, &t);
     dr_free(order);
     dr_free(b);
     return s;
@@ -250,7 +321,7 @@ static dr_status validate(srv_validator *v, const char *id, dr_error *err) {
     srv_findings f = {0};
     dr_status s = db_dataset_get(v->app->db, id, &set, err);
     if (!s) s = db_dataset_entries(v->app->db, id, false, &l, err);
-    if (!s) s = gather(v, &l, err);
+    if (!s) s = gather(v, id, &l, err);
     if (!s) s = srv_findings_make(&l, stopping, v, &f, err);
     if (!s) {
         atomic_store(&v->progress, 0.95);

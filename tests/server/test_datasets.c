@@ -440,6 +440,27 @@ TEST(a_killed_validation_goes_on) {
     scratch_rm(d.dir);
 }
 
+/* A picture that brings the service down each time: the file says so, as if it had happened. */
+TEST(a_picture_that_ends_the_service_is_left_alone) {
+    CHECK(up());
+    int p = shared.port;
+    char id[64], path[400];
+    for (int attempts = 4; attempts <= 5; attempts++) {
+        CHECK(new_set(p, id) && put_picture(p, id, "/clean/a.png", 60, 201));
+        scene_file f = pic(600 + (uint64_t)attempts);
+        CHECK(says(p, "PUT", path_in(id, "/rainy/b.png"), NULL, f.p, f.n, 201, ""));
+        snprintf(path, sizeof path, "%s/data/datasets/%s.trying", shared.dir, id);
+        FILE *trying = fopen(path, "w");
+        CHECK(trying && fprintf(trying, "%s %06d\n", sha_of(&f), attempts) > 0 && !fclose(trying));
+        dr_free(f.p);
+        answer a = validated(p, id);
+        CHECK_MSG(has(&a, attempts < 5 ? "\"state\":\"ready\"" : "again and again while it decoded this picture"), "%s",
+                  a.body);
+        answer_done(&a);
+        CHECK(access(path, F_OK) != 0);
+    }
+}
+
 TEST(what_no_set_holds_goes_after_its_time) {
     daemon_child d;
     static const char *const flags[] = {"--blob-ttl=1s", NULL};
