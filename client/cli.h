@@ -65,6 +65,8 @@ int cli_pause(cli_env *env);
 int cli_resume(cli_env *env);
 int cli_datasets(cli_env *env);
 int cli_models(cli_env *env);
+int cli_use(cli_env *env);
+int cli_rollback(cli_env *env);
 int cli_doctor(cli_env *env);
 int cli_completion(cli_env *env);
 

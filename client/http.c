@@ -111,6 +111,7 @@ static size_t on_header(char *line, size_t size, size_t n, void *arg) {
         {"server-timing:", a->timing, sizeof a->timing},
         {"x-request-id:", a->request_id, sizeof a->request_id},
         {"content-digest:", a->digest, sizeof a->digest},
+        {"etag:", a->etag, sizeof a->etag},
         {"content-disposition:", a->disposition, sizeof a->disposition},
     };
     if (len > 5 && strncasecmp(line, "http/", 5) == 0) { /* a new answer: what a 100 or a redirect said is over */
@@ -158,7 +159,8 @@ static dr_status try_once(cli_http *h, const cli_call *call, const char *url, in
     dr_buf_init(&t.body, call->answer_max ? call->answer_max : (size_t)1 << 30);
     bool good = add_header(&headers, "Accept", call->accept) && add_header(&headers, "Prefer", call->prefer) &&
                 add_header(&headers, "Content-Type", call->content_type) &&
-                add_header(&headers, "Idempotency-Key", call->idem_key);
+                add_header(&headers, "Idempotency-Key", call->idem_key) &&
+                add_header(&headers, "If-Match", call->if_match);
     if (good && h->auth) {
         struct curl_slist *grown = curl_slist_append(headers, h->auth);
         good = grown != NULL;

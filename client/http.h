@@ -23,9 +23,9 @@ void cli_http_close(cli_http *h); /* NULL is fine */
 const char *cli_http_url(const cli_http *h);
 
 typedef struct cli_call {
-    const char *method;                                    /* "GET" when NULL */
-    const char *path;                                      /* from "/v1/..." on, with query, already escaped */
-    const char *accept, *prefer, *content_type, *idem_key; /* NULL = header not sent */
+    const char *method; /* "GET" when NULL */
+    const char *path;   /* from "/v1/..." on, with query, already escaped */
+    const char *accept, *prefer, *content_type, *idem_key, *if_match; /* NULL = header not sent */
     const void *body;
     size_t body_len;
     size_t answer_max;   /* bytes of body taken at most; 0 = 1 GiB */
@@ -40,7 +40,7 @@ typedef struct cli_answer {
     char *body; /* NUL-terminated, owned */
     size_t len;
     char content_type[64], location[256], link[512], model[96], timing[256], request_id[80], disposition[256],
-        digest[160];
+        digest[160], etag[96];
     int64_t retry_after_s; /* -1 = not given */
     double seconds;        /* of the last try */
     int tries;

@@ -199,6 +199,10 @@ static const cli_opt logs_opts[] = {
     {.name = "all", .kind = CLI_FLAG, .to = AT(all), .help = "the losses too"},
     {0},
 };
+static const cli_opt use_opts[] = {
+    {.name = "force", .letter = 'f', .kind = CLI_FLAG, .to = AT(force), .help = "even a version that was rejected"},
+    {0},
+};
 static const cli_opt no_opts[] = {{0}};
 
 const cli_command cli_commands[] = {
@@ -221,7 +225,12 @@ const cli_command cli_commands[] = {
     {"pause", "ID", "pause a training", NULL, no_opts, 1, 1, cli_pause},
     {"resume", "ID", "go on with a paused training", NULL, no_opts, 1, 1, cli_resume},
     {"datasets", "[ID]", "list data sets, or show the report of one", NULL, no_opts, 0, 1, cli_datasets},
-    {"models", "", "list the models of the service", NULL, no_opts, 0, 0, cli_models},
+    {"models", "", "list the versions of models that the service has", NULL, no_opts, 0, 0, cli_models},
+    {"use", "NAME VERSION", "make a version the one that serves",
+     "It is loaded beside the old one, which serves until the new one is ready. A version that the gate has rejected\n"
+     "needs --force.\n",
+     use_opts, 2, 2, cli_use},
+    {"rollback", "[NAME]", "go back to the version that served before", NULL, no_opts, 0, 1, cli_rollback},
     {"doctor", "", "check the way to the service and back, and say what to do", NULL, no_opts, 0, 0, cli_doctor},
     {"completion", "", "print the completion script for bash", NULL, no_opts, 0, 0, cli_completion},
     {0},

@@ -3,7 +3,7 @@ _derain() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd=${COMP_WORDS[1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W 'put jobs show watch get cancel train logs pause resume datasets models doctor completion --help --version' -- "$cur")); return
+        COMPREPLY=($(compgen -W 'put jobs show watch get cancel train logs pause resume datasets models use rollback doctor completion --help --version' -- "$cur")); return
     fi
     case $prev in
     --format) COMPREPLY=($(compgen -W 'png jpeg' -- "$cur")); return ;;
@@ -26,6 +26,8 @@ _derain() {
     resume:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     datasets:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     models:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
+    use:-*) COMPREPLY=($(compgen -W ' --force --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
+    rollback:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     doctor:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     completion:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     put:*) COMPREPLY=($(compgen -f -- "$cur")) ;;
