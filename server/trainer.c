@@ -53,6 +53,15 @@ static void look_at_validating(srv_app *app) {
     db_job_page_clear(&page);
 }
 
+/* A look by a reader: a claim is a write, and there is none to be made every two seconds for nothing. */
+static bool any_queued(srv_app *app) {
+    const db_job_filter f = {.states = 1u << DB_QUEUED, .type = "train", .limit = 1};
+    db_job_page page = {0};
+    bool some = db_job_list(app->db, &f, &page, NULL) || page.n > 0; /* when in doubt, try */
+    db_job_page_clear(&page);
+    return some;
+}
+
 static void set_id(srv_trainer *t, const char *id) {
     pthread_mutex_lock(&t->mu);
     snprintf(t->id, sizeof t->id, "%s", id);
@@ -78,7 +87,7 @@ static void *run(void *arg) {
         uint64_t rings = srv_queue_rings(app->queue); /* before the look, so that no ring is missed */
         bool may = !atomic_load(&app->draining) && !atomic_load(&t->sig.put_back);
         if (may) look_at_validating(app);
-        dr_status s = may ? db_job_claim(app->db, &claim, &job, &err) : DR_NOT_FOUND;
+        dr_status s = may && any_queued(app) ? db_job_claim(app->db, &claim, &job, &err) : DR_NOT_FOUND;
         if (s) {
             if (s != DR_NOT_FOUND) dr_log(DR_LOG_ERROR, NULL, "cannot claim a training: %s", err.text);
             srv_queue_wait(app->queue, rings, IDLE_MS);

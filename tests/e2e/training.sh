@@ -4,6 +4,7 @@
 . "$(dirname "$0")/lib.inc"
 need curl
 ROUNDS=${1:-${ROUNDS:-4}}
+STEPS=$((ROUNDS * 8 > 24 ? ROUNDS * 8 : 24))
 prepare
 "$B/deraind" model init --ngf 16 --blocks 5 --seed 7 "$T/model.safetensors" >/dev/null || exit 2 # training needs five blocks
 set= job=
@@ -63,9 +64,9 @@ pictures_pass() { # a derain request a moment during a training: none fails, and
     http -X POST -d '' "$U/v1/jobs/$job/cancel"
     [ "$all" -gt 0 ] && [ $((quick * 100)) -ge $((all * 99)) ] && wait_for "$job" cancelled 100
 }
-unbroken() { train '"steps":24,"save_every":3,"eval_every":8' && whole=$job && wait_for "$whole" succeeded && bits "$whole" >"$T/want"; }
+unbroken() { train "\"steps\":$STEPS,\"save_every\":3,\"eval_every\":8" && whole=$job && wait_for "$whole" succeeded && bits "$whole" >"$T/want"; }
 killed() {
-    train '"steps":24,"save_every":3,"eval_every":8' || return 1
+    train "\"steps\":$STEPS,\"save_every\":3,\"eval_every\":8" || return 1
     kills=0
     while [ $kills -lt "$ROUNDS" ] && [ "$(state "$job")" != succeeded ]; do
         sleep "0.$((RANDOM % 800 + 100))"
