@@ -247,7 +247,7 @@ static int train(cli_env *env, cli_http *h, cli_answer *a) {
         if (s)
             code = cli_out_error(env, s, &err, a);
         else if (!cli_job_good(end))
-            code = cli_out_error(env, cli_job_problem(end, &err), &err, NULL), code = CLI_FAILED;
+            (void)cli_out_error(env, cli_job_problem(end, &err), &err, NULL), code = CLI_FAILED;
         else if (o->json)
             code = cli_out_json(end);
     }

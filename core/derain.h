@@ -87,7 +87,7 @@ void dr_model_close(dr_model *m);
 const dr_model_info *dr_model_get_info(const dr_model *m);
 /* `between` is asked between the layers of every run of this model, so that work of its kind (an evaluation) can let
  * more urgent runs pass; false breaks the run off (CANCELLED). NULL = not asked. */
-void dr_model_set_yield(dr_model *m, bool (*between)(void *arg), void *arg);
+void dr_model_set_yield(dr_model *m, bool (*between)(void *), void *arg);
 
 /* Most bytes that a run of a w x h picture takes on top of the resident model (activations, scratch, pixels). */
 uint64_t dr_model_run_bytes(const dr_model *m, int width, int height);

@@ -299,7 +299,7 @@ static dr_status join(char ret[SRV_PATH], const char *dir, const char *file, dr_
 }
 
 static dr_status import(srv_registry *r, const task *t, srv_change *ret, dr_error *err) {
-    char sent[SRV_PATH], weights[SRV_PATH], train[SRV_PATH];
+    char sent[SRV_PATH], weights[SRV_PATH], train[SRV_PATH] = "";
     dr_model_info info = {0};
     pair p = {0};
     bool training = false;

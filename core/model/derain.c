@@ -77,7 +77,7 @@ static dr_status engine_block(dr_engine *e, size_t bytes, dr_error *err) {
 
 dr_status dr_model_open(dr_engine *e, const char *path, dr_model **ret, dr_error *err) {
     dr_st *f = NULL;
-    dr_spec spec;
+    dr_spec spec = {0};
     dr_model *m = dr_calloc(1, sizeof *m);
     if (!m) return dr_fail(err, DR_NOMEM, "no memory for the model");
     m->e = e;
@@ -112,7 +112,7 @@ void dr_model_close(dr_model *m) {
     dr_free(m);
 }
 
-void dr_model_set_yield(dr_model *m, bool (*between)(void *arg), void *arg) {
+void dr_model_set_yield(dr_model *m, bool (*between)(void *), void *arg) {
     m->between = between;
     m->between_arg = arg;
 }

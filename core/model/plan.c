@@ -282,7 +282,7 @@ static void run_recorded(dr_plan *p, void *block, bool *ret_done) {
         dr_status end = dr_be_record_end(p->be, s ? NULL : r, s ? NULL : &err);
         s = s ? s : end;
     }
-    if (!s) s = dr_be_replay(p->be, r, ret_done, &err);
+    if (!s && dr_be_replay(p->be, r, ret_done, &err)) *ret_done = false;
 out:
     if (*ret_done) {
         p->recording.n_failures = 0;

@@ -199,7 +199,7 @@ static dr_status open_zip(dr_pth *f, const void *data, size_t len, dr_error *err
     size_t used;
     dr_status s = dr_zip_parse(data, len, &f->zip, err);
     if (s) return s;
-    for (size_t i = 0; i < f->zip.n && !pkl; i++) {
+    for (size_t i = 0; i < f->zip.n; i++) {
         const dr_zip_entry *e = &f->zip.e[i];
         const char *slash = e->name_len ? memchr(e->name, '/', e->name_len) : NULL;
         size_t first = slash ? (size_t)(slash - e->name) + 1 : 0;
@@ -207,6 +207,7 @@ static dr_status open_zip(dr_pth *f, const void *data, size_t len, dr_error *err
         pkl = e;
         f->prefix = e->name;
         f->prefix_len = first;
+        break;
     }
     if (!pkl) return BAD("the archive holds no data.pkl: it is no file of torch.save()");
     if (entry_is(f, "byteorder", &order) && (order->len < 6 || memcmp(order->data, "little", 6)))

@@ -84,7 +84,7 @@ static bool refused(const void *data, size_t len, const char *what, const char *
 TEST(a_pickle_that_calls_a_function_is_refused_by_name) {
     CHECK(refused(pth_evil, sizeof pth_evil, "pickle_refused", "posix.system"));
     CHECK(refused(pth_evil_old, sizeof pth_evil_old, "pickle_refused", "posix.system"));
-#define PICKLE(text) text, sizeof text - 1
+#define PICKLE(text) (text), sizeof(text) - 1
     CHECK(refused(PICKLE("\x80\x04\x8c\x05posix\x8c\x06system\x93."), "pickle_refused", "posix.system"));
     CHECK(refused(PICKLE("\x80\x02(S'x'\nios\nsystem\n."), "pickle_refused", "0x53"));
     CHECK(refused(PICKLE("\x80\x02(ios\nsystem\n."), "pickle_refused", "os.system"));

@@ -115,10 +115,12 @@ static void serve(dr_model *m, int w, int h, int channels, int depth, int out_de
     for (int i = 0; i < 4 && !s; i++) {
         s = dr_image_copy(&img, &got, &err);
         if (!s) s = dr_model_run_image(m, &got, out_depth, UINT64_MAX, NULL, &err);
-        same = same && !s && got.stride == want.stride && !memcmp(got.pixels, want.pixels, want.stride * (size_t)h);
+        same = same && !s && got.pixels && got.stride == want.stride &&
+               !memcmp(got.pixels, want.pixels, want.stride * (size_t)h);
         dr_image_done(&got);
     }
-    same = same && (out_depth != depth || memcmp(img.pixels, want.pixels, want.stride * (size_t)h));
+    same = same && img.pixels && want.pixels &&
+           (out_depth != depth || memcmp(img.pixels, want.pixels, want.stride * (size_t)h));
     dr_image_done(&img);
     dr_image_done(&want);
     free(x);

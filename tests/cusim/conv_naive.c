@@ -191,7 +191,6 @@ static void queued(void *arg) {
 }
 
 /* At once, or into the graph where the stream is captured. Programs without the stand-in have no streams. */
-void cusim_enqueue(cudaStream_t st, void (*fn)(void *), const void *arg, size_t arg_bytes); /* the stand-in's */
 #pragma weak cusim_enqueue
 #pragma weak cudaStreamIsCapturing
 dr_status cv_run(cv_engine *e, cv_kind kind, cv_shape s, const void *a, const void *b, void *out, dr_error *err) {

@@ -191,7 +191,7 @@ TEST(pause_resume_cancel) {
     CHECK(!db_training_get(db, id, &t, NULL) && !t.pause_requested);
     p = ask(db_training_resume_async, id);
     CHECK(p.flag && state_of(id) == DB_QUEUED);
-    e = claim(id);
+    (void)claim(id);
     ask(db_training_pause_async, id);
     CHECK(reopen() && state_of(id) == DB_PAUSED); /* a crash before the pause was made */
     ask(db_training_resume_async, id);

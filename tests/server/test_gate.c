@@ -93,7 +93,7 @@ static void *tickets(void *arg) {
 
 TEST(under_constant_load_training_gets_its_share_and_tickets_still_pass) {
     static scene s;
-    pthread_t t, w[2];
+    pthread_t t = 0, w[2];
     client c[2] = {{.s = &s}, {.s = &s}};
     open_scene(&s, &t);
     for (int i = 0; i < 2; i++) CHECK(!pthread_create(&w[i], NULL, tickets, &c[i]));

@@ -343,6 +343,7 @@ TEST(events_come_live_and_again_after_a_break) {
     close(fd); /* in the middle; it comes back with the last number it saw */
     char *p = NULL;
     for (char *q = buf; (q = strstr(q, "id: ")); q++) p = q;
+    CHECK(p);
     snprintf(last, sizeof last, "Last-Event-ID: %ld\r\n", strtol(p + 4, NULL, 10));
     char next[32];
     snprintf(next, sizeof next, "id: %ld\n", strtol(p + 4, NULL, 10) + 1);
