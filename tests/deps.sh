@@ -3,6 +3,8 @@
 # Without either it prints the one line to type and stops.
 packages='
 pkg-config            pkg-config
+g++                   g++
+python3               python3
 curl                  curl
 libmicrohttpd-dev     microhttpd.h
 libjansson-dev        jansson.h
