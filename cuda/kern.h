@@ -128,8 +128,9 @@ void dk_gan_loss(cudaStream_t st, dk_gan mode, dk_type t, size_t n, const void *
 void dk_gan_loss_bwd(cudaStream_t st, dk_gan mode, dk_type t, size_t n, const void *s, float g, void *ds);
 void dk_l1(cudaStream_t st, dk_type t, size_t n, const void *a, const void *b, float *loss, void *scratch);
 void dk_l1_bwd(cudaStream_t st, dk_type t, size_t n, const void *a, const void *b, float g, void *da);
-/* sim: groups x s x s similarities q.k (from dk_gemm). Loss: mean over rows of -log softmax(sim/tau)[i][i]. bwd turns
- * sim into its gradient in place: (softmax - identity) * g / (tau * groups * s). */
+/* sim: groups x s x s similarities q.k (from dk_gemm). Loss: mean over rows of -log softmax(sim/tau)[i][i], the
+ * constant e^(-10/tau) among the candidates. bwd turns sim into its gradient in place: (softmax - identity) * g / (tau
+ * * groups * s). */
 size_t dk_nce_scratch(int groups, int s);
 void dk_nce(cudaStream_t st, int groups, int s, float tau, const float *sim, float *loss, void *scratch);
 void dk_nce_bwd(cudaStream_t st, int groups, int s, float tau, float g, float *sim);
