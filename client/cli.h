@@ -20,6 +20,12 @@ enum {
     CLI_TIMED_OUT    /* --timeout has passed, or the server's own limit on waiting */
 };
 
+enum { CLI_WORDS_MAX = 32 };
+typedef struct cli_words { /* of an option that may be given again and again */
+    const char *v[CLI_WORDS_MAX];
+    int n;
+} cli_words;
+
 /* One struct for all commands; each command's table says which of these it takes. */
 typedef struct cli_options {
     const char *url, *key_file;
@@ -32,6 +38,7 @@ typedef struct cli_options {
     bool follow, set_aside;
     int steps, crop, batch, seed, eval_every, threads;
     int64_t budget_s;
+    cli_words set; /* NAME=VALUE */
 } cli_options;
 
 typedef struct cli_env {

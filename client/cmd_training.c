@@ -197,7 +197,37 @@ static dr_status make_set(upload *u, dr_error *err) {
 
 /* --- train --- */
 
-static char *training_body(const cli_options *o, const char *set) {
+/* NAME=VALUE, or OBJECT.NAME=VALUE for a member of a member ("gate", "labels"). What reads as a JSON number, true,
+ * false or null is one, except among labels, which are texts; everything else is a text. What the members mean is the
+ * service's. */
+static dr_status set_member(json_t *b, const char *word, dr_error *err) {
+    const char *eq = strchr(word, '='), *dot = memchr(word, '.', eq ? (size_t)(eq - word) : 0);
+    const char *name = dot ? dot + 1 : word;
+    char outer[32], inner[64];
+    if (!eq || eq == name || (dot && dot == word) || (dot && (size_t)(dot - word) >= sizeof outer) ||
+        (size_t)(eq - name) >= sizeof inner)
+        return dr_fail_as(err, DR_INVALID, "usage", "--set takes NAME=VALUE, not '%.60s'", word);
+    snprintf(inner, sizeof inner, "%.*s", (int)(eq - name), name);
+    json_t *to = b;
+    if (dot) {
+        snprintf(outer, sizeof outer, "%.*s", (int)(dot - word), word);
+        to = json_object_get(b, outer);
+        if (!json_is_object(to)) {
+            json_object_set_new(b, outer, json_object());
+            to = json_object_get(b, outer);
+        }
+    }
+    json_t *v = dot && !strcmp(outer, "labels") ? NULL : json_loads(eq + 1, JSON_DECODE_ANY, NULL);
+    if (v && (json_is_string(v) || json_is_object(v) || json_is_array(v))) {
+        json_decref(v);
+        v = NULL;
+    }
+    if (!v) v = json_string(eq + 1);
+    if (json_object_set_new(to, inner, v)) return dr_fail(err, DR_INVALID, "--set: '%.60s' is no UTF-8", word);
+    return DR_OK;
+}
+
+static char *training_body(const cli_options *o, const char *set, dr_error *err) {
     json_t *b = json_pack("{s:s, s:s}", "type", "train", "dataset", set);
     const struct {
         const char *name;
@@ -211,7 +241,10 @@ static char *training_body(const cli_options *o, const char *set) {
     if (o->preset) json_object_set_new(b, "preset", json_string(o->preset));
     if (o->parent) json_object_set_new(b, "parent", json_string(o->parent));
     if (o->name) json_object_set_new(b, "labels", json_pack("{s:s}", "name", o->name));
-    char *text = b ? json_dumps(b, JSON_COMPACT) : NULL;
+    dr_status s = b ? DR_OK : dr_fail(err, DR_NOMEM, "out of memory");
+    for (int i = 0; i < o->set.n && !s; i++) s = set_member(b, o->set.v[i], err);
+    char *text = s ? NULL : json_dumps(b, JSON_COMPACT);
+    if (!s && !text) (void)dr_fail(err, DR_NOMEM, "out of memory");
     json_decref(b);
     return text;
 }
@@ -226,8 +259,8 @@ static int train(cli_env *env, cli_http *h, cli_answer *a) {
         snprintf(u.set, sizeof u.set, "%.40s", o->dataset);
     else
         s = make_set(&u, &err);
-    char *body = s ? NULL : training_body(o, u.set);
-    if (!s && !body) s = dr_fail(&err, DR_NOMEM, "out of memory");
+    char *body = s ? NULL : training_body(o, u.set, &err);
+    if (!s && !body) s = err.code;
     if (!s) s = call_json(h, env, "POST", "/v1/jobs", body, a, &job, &err);
     free(body);
     if (s) {
@@ -265,6 +298,9 @@ int cli_train(cli_env *env) {
         dr_fail(&err, DR_INVALID, "a training needs --rainy and --clean, or --dataset alone");
         return cli_out_usage(cli_command_find("train"), &err);
     }
+    char *body = training_body(o, "", &err); /* a wrong --set is told before anything is sent */
+    if (!body) return err.code == DR_INVALID ? cli_out_usage(cli_command_find("train"), &err) : CLI_FAILED;
+    free(body);
     dr_status s = cli_connect(env, &h, &err);
     int code = s ? cli_out_error(env, s, &err, &a) : train(env, h, &a);
     cli_answer_clear(&a);

@@ -191,6 +191,11 @@ static const cli_opt train_opts[] = {
      .help = "of the training [those of the service]",
      .min = 1,
      .max = 1024},
+    {.name = "set",
+     .kind = CLI_MANY,
+     .to = AT(set),
+     .arg = "NAME=VALUE",
+     .help = "any other member of a training job, again and again: lr=1e-4, gate.clean_psnr_min=35"},
     {.name = "follow", .kind = CLI_FLAG, .to = AT(follow), .help = "watch it until it has ended"},
     {0},
 };
@@ -283,6 +288,14 @@ static dr_status set(const cli_opt *o, const char *v, cli_options *ret, dr_error
         if (!dr_parse_seconds(v, INT64_C(31536000), (int64_t *)to) || *(int64_t *)to < 1)
             return dr_fail(err, DR_INVALID, "--%s is a time such as 90s, 15m or 2h, not '%s'", o->name, v);
         return DR_OK;
+    case CLI_MANY: {
+        cli_words *w = (cli_words *)(void *)to;
+        if (!*v) return dr_fail(err, DR_INVALID, "--%s needs a value (%s)", o->name, o->arg);
+        if (w->n == CLI_WORDS_MAX)
+            return dr_fail(err, DR_INVALID, "--%s can be given %d times", o->name, CLI_WORDS_MAX);
+        w->v[w->n++] = v;
+        return DR_OK;
+    }
     }
     return DR_OK;
 }

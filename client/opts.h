@@ -7,13 +7,13 @@
 
 #include "client/cli.h"
 
-typedef enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_INT, CLI_SECONDS } cli_kind;
+typedef enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_INT, CLI_SECONDS, CLI_MANY } cli_kind; /* MANY: a text each time */
 
 struct cli_opt {
     const char *name; /* NULL ends a table */
     char letter;      /* 0 = none */
     cli_kind kind;
-    size_t to; /* offset in cli_options: bool, const char *, int, int64_t */
+    size_t to; /* offset in cli_options: bool, const char *, int, int64_t, cli_words */
     const char *arg, *help;
     const char *choices; /* TEXT: "png|jpeg"; NULL = any */
     int min, max;        /* INT */

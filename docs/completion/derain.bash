@@ -20,7 +20,7 @@ _derain() {
     watch:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     get:-*) COMPREPLY=($(compgen -W ' --output --force --wait --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     cancel:-*) COMPREPLY=($(compgen -W ' --reason --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
-    train:-*) COMPREPLY=($(compgen -W ' --rainy --clean --paired --dataset --set-aside --name --parent --preset --steps --time --crop --batch --seed --eval-every --threads --follow --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
+    train:-*) COMPREPLY=($(compgen -W ' --rainy --clean --paired --dataset --set-aside --name --parent --preset --steps --time --crop --batch --seed --eval-every --threads --set --follow --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     logs:-*) COMPREPLY=($(compgen -W ' --follow --all --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     pause:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     resume:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;

@@ -297,7 +297,7 @@ static void one_job(responder *r, int fd, const seen *q, int i) {
     else
         reply_json(fd, 200, "",
                    "{\"id\":\"" ID "\",\"type\":\"derain\",\"state\":\"succeeded\",\"input\":{\"format\":\"png\","
-                                   "\"width\":64,\"height\":48,\"bit_depth\":8,\"channels\":3,\"bytes\":12345},"
+                   "\"width\":64,\"height\":48,\"bit_depth\":8,\"channels\":3,\"bytes\":12345},"
                    "\"result\":{\"format\":\"png\",\"bytes\":10,\"sha256\":\"abc\"},\"timings_ms\":{\"queue\":1,"
                    "\"infer\":1500},\"model\":{\"name\":\"derain\",\"version\":1},\"attempt\":2}");
 }
@@ -322,6 +322,34 @@ TEST(show_watch_get_cancel) {
     CHECK(RUN(&r, "cancel", ID, "--reason", "no \"longer\" needed") == CLI_OK && strstr(words, "is cancelled"));
     CHECK(strstr(r.log[(r.n - 1) % 64].body, "no \\\"longer\\\" needed"));
     CHECK(RUN(&r, "cancel", "ended") == CLI_OK && strstr(words, "had ended"));
+    end(&r);
+}
+
+/* --- training
+ * -------------------------------------------------------------------------------------------------------- */
+
+static void no_training(responder *r, int fd, const seen *s, int k) {
+    (void)r, (void)s, (void)k; /* every call makes the same job */
+    reply_json(fd, 201, "", "{\"id\":\"" ID "\",\"state\":\"queued\"}");
+}
+TEST(train_sets_any_member) {
+    responder r = {0};
+    CHECK(begin(&r, no_training));
+    CHECK(RUN(&r, "train", "--dataset", "ds_X", "--steps", "7", "--set", "lr=1e-4", "--set", "gate.clean_psnr_min=35",
+              "--set", "gate.make_default=false", "--set", "labels.site=7", "--set", "parent=none") == CLI_OK);
+    json_t *o = json_loads(r.log[0].body, 0, NULL), *gate = json_object_get(o, "gate");
+    CHECK(json_integer_value(json_object_get(o, "steps")) == 7 && json_real_value(json_object_get(o, "lr")) == 1e-4);
+    CHECK(json_integer_value(json_object_get(gate, "clean_psnr_min")) == 35 &&
+          json_is_false(json_object_get(gate, "make_default")));
+    CHECK(!strcmp(json_string_value(json_object_get(json_object_get(o, "labels"), "site")), "7"));
+    CHECK(!strcmp(json_string_value(json_object_get(o, "parent")), "none"));
+    json_decref(o);
+    int asked = r.n;
+    CHECK(RUN(&r, "train", "--dataset", "ds_X", "--set", "lr") == CLI_USAGE && strstr(words, "NAME=VALUE"));
+    CHECK(RUN(&r, "train", "--dataset", "ds_X", "--set", "=1") == CLI_USAGE &&
+          RUN(&r, "train", "--dataset", "ds_X", "--set", "gate.=1") == CLI_USAGE &&
+          RUN(&r, "train", "--dataset", "ds_X", "--set", ".x=1") == CLI_USAGE);
+    CHECK(r.n == asked); /* nothing was sent */
     end(&r);
 }
 
