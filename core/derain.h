@@ -170,6 +170,7 @@ typedef struct dr_check {
     int width, height;        /* looked at */
     bool finite;              /* every value of the output is a number */
     double rain_in, rain_out; /* rain scores */
+    double detail_in, detail_out; /* fine structure (core/image/detail.h) */
     double shift[3];          /* mean of output - input of R, G, B, in grey levels */
     dr_score change;          /* output against input */
     dr_score input, output;   /* against `clean`; 0 without */

@@ -34,6 +34,8 @@ typedef struct dr_train_opts {
     double
         transplant_gain;  /* strength of transplanted rain: gain^-1/2 to gain, drawn a step; negative = the preset's */
     double ema_decay;     /* negative = the preset's; 0 = none */
+    double ema_age;       /* steps that the average has behind it; negative = many where the generator comes from init, so
+                             that it moves away from that slowly, else 0 */
     double decay_part;    /* last part of the steps, whose rates fall to zero; negative = the preset's */
     double warmup;        /* steps in which the generators stand still while the other nets learn; negative = 0 */
     double streaks_share; /* part of the rainy samples that are rendered; negative = 0.5 */

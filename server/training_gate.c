@@ -15,11 +15,9 @@ void srv_training_gate_limits(const json_t *gate, bool policy, srv_verdict_limit
     const struct {
         const char *name;
         double *to;
-    } reals[] = {{"rain_drop_min", &ret->rain_fall_min},
-                 {"clean_psnr_min", &ret->clean_psnr_min},
-                 {"psnr_drop_max", &ret->psnr_loss_max},
-                 {"ssim_drop_max", &ret->ssim_loss_max},
-                 {"color_shift_max", &ret->shift_max}};
+    } reals[] = {{"rain_drop_min", &ret->rain_fall_min},   {"detail_min", &ret->detail_min},
+                 {"clean_psnr_min", &ret->clean_psnr_min}, {"psnr_drop_max", &ret->psnr_loss_max},
+                 {"ssim_drop_max", &ret->ssim_loss_max},   {"color_shift_max", &ret->shift_max}};
     for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++) {
         const json_t *v = json_object_get(gate, reals[i].name);
         if (json_is_number(v)) *reals[i].to = json_number_value(v);

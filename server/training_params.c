@@ -54,8 +54,8 @@ static const row rows[] = {
 enum { N_ROWS = sizeof rows / sizeof *rows };
 
 /* Of the gate: what each means stands with the gate. */
-static const char *const gate_reals[] = {"rain_drop_min", "clean_psnr_min", "psnr_drop_max", "ssim_drop_max",
-                                         "color_shift_max"};
+static const char *const gate_reals[] = {"rain_drop_min", "detail_min",    "clean_psnr_min",
+                                         "psnr_drop_max", "ssim_drop_max", "color_shift_max"};
 
 static void *at(const srv_training_params *p, const row *r) {
     return (char *)(uintptr_t)p + r->offset;

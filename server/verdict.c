@@ -12,6 +12,7 @@ const srv_verdict_limits srv_verdict_defaults = {.psnr_loss_max = 0.1,
                                                  .ssim_loss_max = 0.002,
                                                  .rain_fall_min = 1.0,
                                                  .rain_loss_max = 1.0,
+                                                 .detail_min = 0.5,
                                                  .clean_psnr_min = 30.0,
                                                  .shift_max = 4.0};
 
@@ -29,7 +30,7 @@ void srv_verdict_done(srv_verdict *v) {
 typedef struct means { /* over one kind of pictures through one version */
     size_t n;
     bool finite;
-    double rain_in, rain_out, change, shift[3];
+    double rain_in, rain_out, detail_in, detail_out, change, shift[3];
     double psnr_in, psnr_out, ssim_in, ssim_out;
 } means;
 
@@ -58,6 +59,8 @@ static void add(means *a, const dr_check *c, double f) {
     a->finite = a->finite && c->finite;
     a->rain_in += f * c->rain_in;
     a->rain_out += f * c->rain_out;
+    a->detail_in += f * c->detail_in;
+    a->detail_out += f * c->detail_out;
     a->change += f * c->change.psnr_rgb;
     for (int i = 0; i < 3; i++) a->shift[i] += f * c->shift[i];
     a->psnr_in += f * c->input.psnr_y;
@@ -170,6 +173,21 @@ static void decide_rain(decision *d, const means *now, const means *parent, bool
                l->rain_fall_min);
 }
 
+/* Means, not the mean of shares: a picture without structure has no share worth counting. */
+static void decide_detail(decision *d, const means *now, bool pairs, const srv_verdict_limits *l) {
+    if (!now->n || pairs) {
+        skip(d, "detail", pairs ? "pairs say more" : "no rainy pictures held out");
+        return;
+    }
+    double kept = now->detail_in > 0 ? now->detail_out / now->detail_in : 1;
+    decide(
+        d, "detail", kept >= l->detail_min,
+        json_pack("{s:f, s:f, s:f, s:f}", "kept", kept, "kept_min", l->detail_min, "detail_input", now->detail_in,
+                  "detail_output", now->detail_out),
+        "of the fine structure of rainy pictures %.0f %% is left, less than the %.0f %% that are asked for: it blurs",
+        100 * kept, 100 * l->detail_min);
+}
+
 static void decide_clean(decision *d, const means *now, const srv_verdict_limits *l) {
     if (!now->n) {
         skip(d, "clean", "no clean pictures held out");
@@ -208,6 +226,7 @@ static dr_status conclude(const srv_verdict_in *in, const numbers *now, const nu
     decide_finite(&d, now);
     decide_pairs(&d, &now->kind[PAIRS], parent ? &parent->kind[PAIRS] : NULL, l);
     decide_rain(&d, &now->kind[RAINY], parent ? &parent->kind[RAINY] : NULL, now->kind[PAIRS].n > 0, l);
+    decide_detail(&d, &now->kind[RAINY], now->kind[PAIRS].n > 0, l);
     decide_clean(&d, &now->kind[CLEAN], l);
     decide_colour(&d, now, l);
     json_t *o = json_pack("{s:s, s:O, s:O, s:{s:I, s:I, s:I}}", "verdict", d.accepted ? "accepted" : "rejected",

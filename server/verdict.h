@@ -6,9 +6,12 @@
  *           ssim_loss_max; without a parent, than the rainy pictures' own
  *   rain    the mean rain score of rainy pictures (docs/rain-score.md) falls by at least rain_fall_min; without pairs,
  *           also by no less than the parent's fall less rain_loss_max
- *   clean   do no harm: clean pictures come back at a mean PSNR (RGB, against themselves) of at least clean_psnr_min
- *   colour  no cast: the channels' mean shifts differ from each other's mean by at most shift_max grey levels on every
- *           kind of picture, and on clean pictures no channel moves by more
+ *   detail  rainy pictures keep their fine structure: of what core/image/detail.h measures at least detail_min is left.
+ *           Looked at only without pairs, which say more. It catches what the clean check cannot: a network that
+ * learned to blur from clean pictures that are blurred themselves clean   do no harm: clean pictures come back at a
+ * mean PSNR (RGB, against themselves) of at least clean_psnr_min colour  no cast: the channels' mean shifts differ from
+ * each other's mean by at most shift_max grey levels on every kind of picture, and on clean pictures no channel moves
+ * by more
  *
  * A check for which there are no pictures is left out and says so. All that are there must hold. */
 #ifndef SRV_VERDICT_H
@@ -22,6 +25,7 @@ typedef struct srv_verdict_limits {
     double ssim_loss_max;  /* 0..1 */
     double rain_fall_min;  /* points of 100 */
     double rain_loss_max;  /* points of 100 */
+    double detail_min;     /* share, 0..1 */
     double clean_psnr_min; /* dB */
     double shift_max;      /* grey levels of 255 */
 } srv_verdict_limits;

@@ -1,8 +1,9 @@
 /* check.c - one picture through a model, measured where a served picture would only be encoded: is the output finite,
- * how far is it from its input and from the truth, did the rain go, did the colours stay. */
+ * how far is it from its input and from the truth, did the rain go, did the fine structure and the colours stay. */
 #include "core/base/alloc.h"
 #include "core/image/codec.h"
 #include "core/image/convert.h"
+#include "core/image/detail.h"
 #include "core/image/metrics.h"
 #include "core/image/rainscore.h"
 #include "core/model/engine.h"
@@ -101,6 +102,10 @@ dr_status dr_model_check(dr_model *m, const void *data, size_t len, const void *
     if (!s) s = run(m, &out, o, &c, err);
     if (!s) s = dr_rain_score_image(&in, &c.rain_in, err);
     if (!s) s = dr_rain_score_image(&out, &c.rain_out, err);
+    if (!s) {
+        c.detail_in = dr_detail_image(&in);
+        c.detail_out = dr_detail_image(&out);
+    }
     if (!s) s = dr_score_images(&out, &in, &c.change, err);
     if (!s && clean) s = dr_score_images(&in, &truth, &c.input, err);
     if (!s && clean) s = dr_score_images(&out, &truth, &c.output, err);

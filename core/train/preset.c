@@ -57,6 +57,8 @@ static const preset presets[] = {
      .decay_part = 0.4},
 };
 
+static const double EMA_OLD = 1e9; /* an average that is young no more */
+
 void dr_train_opts_init(dr_train_opts *o) {
     *o = (dr_train_opts){.steps = -1,
                          .crop = -1,
@@ -78,6 +80,7 @@ void dr_train_opts_init(dr_train_opts *o) {
                          .w_low = -1,
                          .transplant_gain = -1,
                          .ema_decay = -1,
+                         .ema_age = -1,
                          .streaks_share = -1,
                          .decay_part = -1,
                          .warmup = -1,
@@ -143,6 +146,7 @@ dr_status dr_preset_fill(dr_train_opts *o, dr_objective *ret, dr_error *err) {
     put(&o->streaks_share, p->streaks_share);
     put(&o->decay_part, p->decay_part);
     put(&o->warmup, 0);
+    put(&o->ema_age, o->init ? EMA_OLD : 0);
     if (!o->seed) o->seed = 1;
     dr_status s = check(o, err);
     if (s) return s;

@@ -34,6 +34,7 @@ static const int_key reals[] = {{"train.lr", AT(lr)},
                                 {"train.w_low", AT(w_low)},
                                 {"train.transplant_gain", AT(transplant_gain)},
                                 {"train.ema_decay", AT(ema_decay)},
+                                {"train.ema_age", AT(ema_age)},
                                 {"train.streaks_share", AT(streaks_share)},
                                 {"train.decay_part", AT(decay_part)},
                                 {"train.warmup", AT(warmup)}};

@@ -270,9 +270,10 @@ static dr_status adam(work *w, dr_net first, double lr, double beta1, dr_error *
     return s ? s : adam_one(w, first + 1, &d, err);
 }
 
-/* The average of young weights forgets faster: decay at most (1+t)/(10+t) after t steps. */
+/* The average of young weights forgets faster: decay at most (1+t)/(10+t) after t steps. Weights that come from an
+ * earlier training are old: a fast average of the first, noisy steps would throw away what was good about them. */
 static float ema_decay(const dr_step *s, int64_t step) {
-    double young = (1 + (double)step) / (10 + (double)step);
+    double t = s->ema_age + (double)step, young = (1 + t) / (10 + t);
     return (float)(young < s->ema_decay ? young : s->ema_decay);
 }
 

@@ -17,6 +17,7 @@ typedef struct dr_step {
     dr_nets *nets;
     const dr_objective *obj;
     double lr, lr_f, ema_decay;
+    double ema_age; /* steps that the average has seen before step 0 */
     double warmup; /* before this step the generators stand still: discriminators and heads learn first */
     uint64_t seed;                  /* patch positions come from (seed, step) */
     dr_image_pool *pool_a, *pool_b; /* earlier fakes for D_A, D_B; size 0 = off */

@@ -45,6 +45,7 @@ static dr_status open_nets(dr_trainer *t, dr_error *err) {
     t->step.lr = t->o.lr;
     t->step.lr_f = t->o.lr_f;
     t->step.ema_decay = t->o.ema_decay;
+    t->step.ema_age = t->o.ema_age;
     t->step.warmup = t->o.warmup;
     t->step.seed = t->o.seed;
     size_t image = 3 * (size_t)t->o.crop * (size_t)t->o.crop;

@@ -122,6 +122,52 @@ TEST(resumed_equals_unbroken_to_the_bit) {
     fixture_done(&fx);
 }
 
+/* Largest change of a weight of the exported generator by one step of o. */
+static double moved_by_a_step(const dr_train_opts *o, const char *init) {
+    dr_trainer *t;
+    dr_train_metrics m;
+    dr_st *before = NULL, *after = NULL;
+    char out[600];
+    double most = -1;
+    snprintf(out, sizeof out, "%s", fixture_path(&fx, "moved.safetensors"));
+    if (dr_trainer_open(o, &t, NULL)) return -1;
+    if (!dr_trainer_step(t, &m, NULL) && !dr_trainer_export(t, out, "F32", NULL) && !dr_st_open(init, &before, NULL) &&
+        !dr_st_open(out, &after, NULL)) {
+        const dr_st_tensor *a = dr_st_find(before, "model.1.weight"), *b = dr_st_find(after, "model.1.weight");
+        size_t n = (size_t)16 * 3 * 7 * 7;
+        float x[16 * 3 * 7 * 7], y[16 * 3 * 7 * 7];
+        if (a && b && !dr_st_read_f32(a, x, NULL) && !dr_st_read_f32(b, y, NULL))
+            for (size_t i = 0; i < n; i++) most = fmax(most, fabs((double)x[i] - (double)y[i]));
+    }
+    dr_st_close(before);
+    dr_st_close(after);
+    dr_trainer_close(t);
+    return most;
+}
+
+TEST(a_fine_tune_does_not_forget_at_once_where_it_came_from) {
+    CHECK(make_pictures());
+    dr_train_opts o = small("product");
+    dr_error e = {0};
+    dr_train_metrics m;
+    char init[600];
+    snprintf(init, sizeof init, "%s", fixture_path(&fx, "init.safetensors"));
+    dr_trainer *t;
+    CHECK_MSG(!dr_trainer_open(&o, &t, &e), "%s", e.text);
+    while (!dr_trainer_finished(t)) CHECK(!dr_trainer_step(t, &m, &e));
+    CHECK(!dr_trainer_export(t, init, "F32", &e));
+    dr_trainer_close(t);
+    o.init = init, o.lr = 1e-2;
+    double old = moved_by_a_step(&o, init);
+    o.ema_age = 0; /* as a training from nothing would */
+    double young = moved_by_a_step(&o, init);
+    CHECK_MSG(old >= 0 && old < 2e-5, "%g", old); /* a thousandth of a step of Adam */
+    CHECK_MSG(young > 2e-3, "%g", young);
+    o.ema_age = -1;
+    resume_case(o, "from weights");
+    fixture_done(&fx);
+}
+
 typedef struct pauses {
     int asked, stop_at;
 } pauses;

@@ -83,6 +83,14 @@ static void without_streaks(const float *in, float *out, int w, int h) {
     free(excess);
 }
 
+/* 5 x 5: much less than "blurs" does. */
+static float softened(const float *in, int w, int h, int c, int y, int x) {
+    float sum = 0;
+    for (int i = -2; i <= 2; i++)
+        for (int k = -2; k <= 2; k++) sum += at(in, w, h, c, y + i, x + k);
+    return sum / 25;
+}
+
 static float blurred(const float *in, int w, int h, int c, int y, int x) {
     float sum = 0;
     for (int i = -4; i <= 4; i++)
@@ -103,6 +111,7 @@ dr_status dr_model_run_planes(dr_model *m, float *planes, int pw, int ph, const 
             for (int x = 0; x < pw; x++) {
                 float *out = &planes[((size_t)c * (size_t)ph + (size_t)y) * (size_t)pw + (size_t)x];
                 if (strstr(name, "blurs")) *out = blurred(in, pw, ph, c, y, x);
+                if (strstr(name, "softens")) *out = softened(in, pw, ph, c, y, x);
                 if (strstr(name, "tints") && c == 0) *out += 0.1f;
                 if (strstr(name, "darkens")) *out -= 0.1f;
                 if (strstr(name, "nan") && x == 5 && y == 5) *out = NAN;
@@ -198,11 +207,11 @@ static bool run(const srv_verdict_in *in, srv_verdict *ret) {
 
 /* One verdict, one answer: which check must fail (NULL: none). */
 static bool ends(const char *weights, const char *parent, const char *failing) {
-    static const char *const names[] = {"finite", "pairs", "rain", "clean", "colour"};
+    static const char *const names[] = {"finite", "pairs", "rain", "detail", "clean", "colour"};
     srv_verdict v = {0};
     srv_verdict_in in = unpaired(weights, parent);
     bool ok = run(&in, &v) && v.accepted == !failing && !opened;
-    for (int i = 0; i < 5 && ok && failing; i++) ok = check_of(&v, names[i]) != 0 || strstr(failing, names[i]);
+    for (int i = 0; i < 6 && ok && failing; i++) ok = check_of(&v, names[i]) != 0 || strstr(failing, names[i]);
     ok = ok && (!failing || (v.reason && *v.reason));
     if (!ok) printf("# %s: %s\n", weights, v.json ? v.json : "");
     srv_verdict_done(&v);
@@ -228,6 +237,54 @@ TEST(one_that_blurs_fails_on_clean_pictures) {
     CHECK(pictures());
     srv_verdict_in in = unpaired("blurs", "identity");
     CHECK(run(&in, &v) && !v.accepted && check_of(&v, "clean") == 0 && strstr(v.json, "\"psnr_min\""));
+    srv_verdict_done(&v);
+}
+
+/* Clean pictures that are blurred themselves come back nearly as they were, and rain is gone from what is blurred. */
+TEST(one_that_learned_to_blur_from_blurred_pictures_fails_on_detail) {
+    srv_verdict v = {0};
+    srv_verdict_limits l = srv_verdict_defaults;
+    char path[N][320];
+    const char *soft[N];
+    CHECK(pictures());
+    for (int i = 0; i < N; i++) {
+        dr_image img = {0}, out = {0};
+        char *data;
+        size_t len;
+        CHECK(!dr_fs_read(clean[i], 1 << 24, &data, &len, NULL) && !dr_image_decode(data, len, NULL, &img, NULL));
+        CHECK(!dr_image_copy(&img, &out, NULL));
+        for (int round = 0; round < 6; round++) { /* until once more changes little */
+            for (int y = 1; y + 1 < H; y++)
+                for (int x = 3; x < 3 * (W - 1); x++) {
+                    int sum = 0;
+                    for (int k = -1; k <= 1; k++)
+                        for (int m = -3; m <= 3; m += 3) sum += dr_image_row8(&img, y + k)[x + m];
+                    dr_image_row8(&out, y)[x] = (uint8_t)(sum / 9);
+                }
+            memcpy(img.pixels, out.pixels, img.stride * (size_t)H);
+        }
+        snprintf(path[i], sizeof path[i], "%s/soft%d.png", dir, i);
+        soft[i] = path[i];
+        CHECK(save(path[i], &out));
+        dr_free(data);
+        dr_image_done(&img);
+        dr_image_done(&out);
+    }
+    srv_verdict_in in = unpaired("softens", "identity");
+    in.clean = (srv_picture_list){soft, N};
+    in.limits = &l;
+    l.clean_psnr_min = 26;
+    CHECK_MSG(run(&in, &v) && !v.accepted && check_of(&v, "detail") == 0, "%s", v.json);
+    CHECK_MSG(check_of(&v, "clean") == 1 && check_of(&v, "colour") == 1, "%s", v.json);
+    CHECK(strstr(v.json, "it blurs") != NULL);
+    srv_verdict_done(&v);
+    in.weights = "helps";
+    CHECK(run(&in, &v) && check_of(&v, "detail") == 1);
+    srv_verdict_done(&v);
+    in = unpaired("softens", "identity"); /* with pairs there is more to go by */
+    in.pair_rainy = in.rainy;
+    in.pair_clean = in.clean;
+    CHECK(run(&in, &v) && !v.accepted && check_of(&v, "detail") == -1 && check_of(&v, "pairs") == 0);
     srv_verdict_done(&v);
 }
 
