@@ -28,6 +28,57 @@ static void losses_of(const json_t *data, char *ret, size_t cap) {
     }
 }
 
+static double number(const json_t *o, const char *name) {
+    return json_number_value(json_object_get(o, name));
+}
+
+/* What a check of the gate measured, in a few words. */
+static void measure_of(const json_t *check, char *ret, size_t cap) {
+    const char *name = cli_member(check, "name");
+    const json_t *parent = json_object_get(check, "fall_parent");
+    if (!strcmp(name, "pairs"))
+        snprintf(ret, cap, "PSNR-Y %.2f dB, SSIM-Y %.4f; %s: %.2f dB, %.4f; the input: %.2f dB, %.4f",
+                 number(check, "psnr_y"), number(check, "ssim_y"), cli_member(check, "before"),
+                 number(check, "psnr_y_before"), number(check, "ssim_y_before"), number(check, "psnr_y_input"),
+                 number(check, "ssim_y_input"));
+    else if (!strcmp(name, "rain") && json_is_number(parent))
+        snprintf(ret, cap, "the rain score falls from %.1f to %.1f, the parent's by %.1f", number(check, "rain_input"),
+                 number(check, "rain_output"), json_number_value(parent));
+    else if (!strcmp(name, "rain"))
+        snprintf(ret, cap, "the rain score falls from %.1f to %.1f", number(check, "rain_input"),
+                 number(check, "rain_output"));
+    else if (!strcmp(name, "detail"))
+        snprintf(ret, cap, "%.0f %% of the fine structure is kept", 100 * number(check, "kept"));
+    else if (!strcmp(name, "clean"))
+        snprintf(ret, cap, "clean pictures come back at %.1f dB", number(check, "psnr"));
+    else if (!strcmp(name, "colour"))
+        snprintf(ret, cap, "cast of %.1f grey levels, clean pictures shift by %.1f", number(check, "cast"),
+                 number(check, "shift_clean"));
+    else
+        *ret = 0;
+}
+
+/* "gate: accepted, version 4, which serves now", then a line a check. */
+static void print_gate(const json_t *data) {
+    const char *verdict = cli_member(data, "verdict");
+    const json_t *checks = json_object_get(data, "checks"), *c;
+    size_t i;
+    printf("gate: %s, version %lld%s\n", *verdict ? verdict : "no verdict",
+           (long long)json_integer_value(json_object_get(data, "version")),
+           json_is_true(json_object_get(data, "default")) ? ", which serves now" : "");
+    json_array_foreach(json_object_get(data, "reasons"), i, c) printf("    %s\n", json_string_value(c));
+    json_array_foreach(checks, i, c) {
+        const json_t *ok = json_object_get(c, "ok");
+        char text[200] = "";
+        if (json_is_null(ok))
+            snprintf(text, sizeof text, "%.120s", cli_member(c, "skipped"));
+        else
+            measure_of(c, text, sizeof text);
+        const char *word = json_is_null(ok) ? "-" : json_is_true(ok) ? "ok" : "not ok";
+        printf(*text ? "    %-7s %-6s  %s\n" : "    %-7s %s%s\n", cli_member(c, "name"), word, text);
+    }
+}
+
 /* One event as a line for people. */
 static void print_event(view *w, const json_t *e) {
     const json_t *data = json_object_get(e, "data");
@@ -53,6 +104,8 @@ static void print_event(view *w, const json_t *e) {
                json_is_true(json_object_get(data, "best")) ? ", the best so far" : "");
     else if (!strcmp(type, "sample"))
         printf("sample of step %lld: %s\n", step, cli_member(data, "url"));
+    else if (!strcmp(type, "gate"))
+        print_gate(data);
     else {
         char *text = json_dumps(data, JSON_COMPACT);
         printf("%s %s\n", type, text ? text : "");

@@ -62,7 +62,7 @@ static void note_failed(run *r, const char *doing, dr_status s, const dr_error *
 /* Takes o. */
 static void event(run *r, const char *type, json_t *o) {
     dr_error err = {0};
-    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    char *text = o ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(o);
     if (!text) return;
     dr_status s = db_event_append(r->app->db, r->job->id, r->job->epoch, type, text, NULL, &err);

@@ -24,6 +24,9 @@ static void paint(dr_image *img, int x0, int y0, int w, int h, const float *rgb)
 dr_status dr_grid_write(const dr_grid *s, const char *path, dr_error *err) {
     if (s->cols < 1 || s->rows < 1 || s->w < 1 || s->h < 1) return dr_fail(err, DR_INVALID, "an empty sheet");
     const dr_rgb white = {255, 255, 255};
+    int zoom = ZOOM; /* of the column labels: all small where one does not fit over its column */
+    for (int i = 0; s->col_label && i < s->cols; i++)
+        if (s->col_label[i] && dr_draw_text_width(s->col_label[i], ZOOM) > s->w) zoom = 1;
     int margin = 0, band = s->col_label ? BAND : 0;
     for (int j = 0; s->row_label && j < s->rows; j++) {
         int w = s->row_label[j] ? dr_draw_text_width(s->row_label[j], ZOOM) : 0;
@@ -41,7 +44,7 @@ dr_status dr_grid_write(const dr_grid *s, const char *path, dr_error *err) {
     if (st) return st;
     memset(img.pixels, 32, img.stride * (size_t)img.height);
     for (int i = 0; s->col_label && i < s->cols; i++)
-        if (s->col_label[i]) dr_draw_text(&img, margin + GAP + i * (s->w + GAP), GAP, ZOOM, white, s->col_label[i]);
+        if (s->col_label[i]) dr_draw_text(&img, margin + GAP + i * (s->w + GAP), GAP, zoom, white, s->col_label[i]);
     for (int j = 0; j < s->rows; j++) {
         int y = band + GAP + j * (s->h + GAP);
         if (s->row_label && s->row_label[j]) dr_draw_text(&img, GAP, y, ZOOM, white, s->row_label[j]);
