@@ -129,6 +129,8 @@ DECLARE(gpu_gan, dr_gan_loss mode, T s, T loss);
 DECLARE(gpu_gan_bwd, dr_gan_loss mode, T s, float g, T ds);
 DECLARE(gpu_l1, T a, T b, T loss);
 DECLARE(gpu_l1_bwd, T a, T b, float g, T da);
+DECLARE(gpu_freq, T a, T b, T loss);
+DECLARE(gpu_freq_bwd, T a, T b, float g, T da);
 DECLARE(gpu_adam, const dr_adam_desc *d, size_t n, float *p, const float *g, float *m, float *v);
 DECLARE(gpu_ema, float decay, size_t n, const float *p, float *ema);
 #undef DECLARE

@@ -50,6 +50,10 @@ static __global__ void mean_kernel(size_t parts, double count, const double *par
     if (threadIdx.x == 0) *loss = (float)(sum / count);
 }
 
+void dk_mean_of_parts(cudaStream_t st, size_t parts, double count, const double *part, float *loss) {
+    DR_LAUNCH(mean_kernel, dim3(1), dim3(BLOCK), 0, st, parts, count, part, loss);
+}
+
 template <class F>
 static void mean(cudaStream_t st, dk_type t, F f, size_t n, const void *a, const void *b, float *loss, void *scratch) {
     const unsigned parts = parts_for(n);
@@ -59,7 +63,7 @@ static void mean(cudaStream_t st, dk_type t, F f, size_t n, const void *a, const
     else
         DR_LAUNCH((sum_kernel<float, F>), dim3(parts), dim3(BLOCK), 0, st, f, n, (const float *)a, (const float *)b,
                   part);
-    DR_LAUNCH(mean_kernel, dim3(1), dim3(BLOCK), 0, st, (size_t)parts, (double)n, part, loss);
+    dk_mean_of_parts(st, parts, (double)n, part, loss);
 }
 
 struct gan_op {
@@ -178,7 +182,7 @@ void dk_nce(cudaStream_t st, int groups, int s, float tau, const float *sim, flo
     double *row_loss = (double *)scratch;
     DR_LAUNCH(nce_rows, dim3((unsigned)ceil_div(rows * 32, BLOCK)), dim3(BLOCK), 0, st, rows, s, tau, placeholder_sim,
               sim, row_loss);
-    DR_LAUNCH(mean_kernel, dim3(1), dim3(BLOCK), 0, st, rows, (double)rows, row_loss, loss);
+    dk_mean_of_parts(st, rows, (double)rows, row_loss, loss);
 }
 void dk_nce_bwd(cudaStream_t st, int groups, int s, float tau, float g, float *sim) {
     const size_t rows = (size_t)groups * (size_t)s;

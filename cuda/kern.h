@@ -121,8 +121,17 @@ void dk_col_sum(cudaStream_t st, int rows, int cols, const float *x, float *db);
 void dk_l2norm(cudaStream_t st, int rows, int cols, const float *v, float *norms, float *y);
 void dk_l2norm_bwd(cudaStream_t st, int rows, int cols, const float *y, const float *norms, const float *dy, float *dv);
 
+/* ---- spectra (k_freq.cu): mean |FFT2(a - b)| over all bins, orthonormal, of planar pictures of any size, by products
+ * with tables of waves; da = g * its derivative --------------------------------------------------------------------
+ */
+size_t dk_freq_scratch(dk_map m); /* for both */
+void dk_freq(cudaStream_t st, dk_map m, const float *a, const float *b, float *loss, void *scratch);
+void dk_freq_bwd(cudaStream_t st, dk_map m, const float *a, const float *b, float g, float *da, void *scratch);
+
 /* ---- losses (k_loss.cu): the value goes to *loss on the device; gradients as the table says -----------------------
  */
+/* *loss = (sum of the parts)/count, in the order of one block */
+void dk_mean_of_parts(cudaStream_t st, size_t parts, double count, const double *part, float *loss);
 size_t dk_loss_scratch(size_t n); /* for gan and l1 over n elements */
 void dk_gan_loss(cudaStream_t st, dk_gan mode, dk_type t, size_t n, const void *s, float *loss, void *scratch);
 void dk_gan_loss_bwd(cudaStream_t st, dk_gan mode, dk_type t, size_t n, const void *s, float g, void *ds);

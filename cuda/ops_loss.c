@@ -75,6 +75,27 @@ dr_status gpu_l1_bwd(dr_backend *be, dr_tensor a, dr_tensor b, float gain, dr_te
     return gpu_launched(g, "l1_bwd", err);
 }
 
+/* Pictures: planar f32. */
+dr_status gpu_freq(dr_backend *be, dr_tensor a, dr_tensor b, dr_tensor loss, dr_error *err) {
+    gpu *g = gpu_of(be);
+    dk_map m = gpu_map(g, a.shape);
+    void *scratch;
+    dr_status st = gpu_scratch(g, dk_freq_scratch(m), &scratch, err);
+    if (st) return st;
+    dk_freq(g->stream, m, a.data, b.data, loss.data, scratch);
+    return gpu_launched(g, "freq", err);
+}
+
+dr_status gpu_freq_bwd(dr_backend *be, dr_tensor a, dr_tensor b, float gain, dr_tensor da, dr_error *err) {
+    gpu *g = gpu_of(be);
+    dk_map m = gpu_map(g, a.shape);
+    void *scratch;
+    dr_status st = gpu_scratch(g, dk_freq_scratch(m), &scratch, err);
+    if (st) return st;
+    dk_freq_bwd(g->stream, m, a.data, b.data, gain, da.data, scratch);
+    return gpu_launched(g, "freq_bwd", err);
+}
+
 dr_status gpu_adam(dr_backend *be, const dr_adam_desc *d, size_t n, float *p, const float *grad, float *m, float *v,
                    dr_error *err) {
     gpu *g = gpu_of(be);

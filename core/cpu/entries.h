@@ -58,6 +58,10 @@ dr_status dr_cpu_gan_bwd(dr_backend *be, dr_gan_loss mode, dr_tensor s, float g,
 dr_status dr_cpu_l1(dr_backend *be, dr_tensor a, dr_tensor b, dr_tensor loss, dr_error *err);
 dr_status dr_cpu_l1_bwd(dr_backend *be, dr_tensor a, dr_tensor b, float g, dr_tensor da, dr_error *err);
 
+/* freq.c */
+dr_status dr_cpu_freq(dr_backend *be, dr_tensor a, dr_tensor b, dr_tensor loss, dr_error *err);
+dr_status dr_cpu_freq_bwd(dr_backend *be, dr_tensor a, dr_tensor b, float g, dr_tensor da, dr_error *err);
+
 /* optim.c */
 dr_status dr_cpu_adam(dr_backend *be, const dr_adam_desc *d, size_t n, float *p, const float *g, float *m, float *v,
                       dr_error *err);

@@ -374,6 +374,47 @@ void dr_ref_l1_bwd(size_t n, const double *a, const double *b, double g, double 
     for (size_t i = 0; i < n; i++) da[i] = g / (double)n * ((a[i] > b[i]) - (a[i] < b[i]));
 }
 
+/* Bin (u, v) of the whole transform of one plane of a - b: (re, im). */
+static void bin(dr_shape s, const double *a, const double *b, int u, int v, double ret[2]) {
+    double re = 0, im = 0, root = sqrt((double)s.h * (double)s.w);
+    FOR_YX(s) {
+        double angle = 2 * M_PI * ((double)u * y / s.h + (double)v * x / s.w);
+        size_t i = (size_t)y * (size_t)s.w + (size_t)x;
+        re += (a[i] - b[i]) * cos(angle) / root;
+        im -= (a[i] - b[i]) * sin(angle) / root;
+    }
+    ret[0] = re, ret[1] = im;
+}
+
+/* Both passes, plane by plane and bin by bin. */
+static double freq(dr_shape s, const double *a, const double *b, double g, double *da) {
+    size_t hw = (size_t)s.h * (size_t)s.w, n = dr_shape_count(s);
+    double sum = 0, each = g / (double)n / sqrt((double)hw);
+    if (da) zero(s, da);
+    for (size_t plane = 0; plane < n; plane += hw)
+        for (int u = 0; u < s.h; u++)
+            for (int v = 0; v < s.w; v++) {
+                double f[2], size;
+                bin(s, a + plane, b + plane, u, v, f);
+                sum += size = hypot(f[0], f[1]);
+                if (!da || size == 0) continue;
+                FOR_YX(s) {
+                    double angle = 2 * M_PI * ((double)u * y / s.h + (double)v * x / s.w);
+                    da[plane + (size_t)y * (size_t)s.w + (size_t)x] +=
+                        each * (f[0] * cos(angle) - f[1] * sin(angle)) / size;
+                }
+            }
+    return sum / (double)n;
+}
+
+double dr_ref_freq(dr_shape s, const double *a, const double *b) {
+    return freq(s, a, b, 0, NULL);
+}
+
+void dr_ref_freq_bwd(dr_shape s, const double *a, const double *b, double g, double *da) {
+    (void)freq(s, a, b, g, da);
+}
+
 void dr_ref_adam(const dr_adam_desc *d, size_t n, double *p, const double *g, double *m, double *v) {
     double b1 = (double)d->beta1, b2 = (double)d->beta2;
     for (size_t i = 0; i < n; i++) {

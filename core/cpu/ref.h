@@ -48,6 +48,8 @@ double dr_ref_gan(size_t n, dr_gan_loss mode, const double *s);
 void dr_ref_gan_bwd(size_t n, dr_gan_loss mode, const double *s, double g, double *ds);
 double dr_ref_l1(size_t n, const double *a, const double *b);
 void dr_ref_l1_bwd(size_t n, const double *a, const double *b, double g, double *da);
+double dr_ref_freq(dr_shape s, const double *a, const double *b);
+void dr_ref_freq_bwd(dr_shape s, const double *a, const double *b, double g, double *da);
 
 void dr_ref_adam(const dr_adam_desc *d, size_t n, double *p, const double *g, double *m, double *v);
 void dr_ref_ema(double decay, size_t n, const double *p, double *ema);

@@ -66,6 +66,8 @@ dr_var dr_l2_normalize(dr_graph *g, dr_var x);
 dr_var dr_loss_nce(dr_graph *g, dr_var q, dr_var k, int groups, float temperature); /* no gradient to keys */
 dr_var dr_loss_gan(dr_graph *g, dr_var scores, dr_gan_loss mode);
 dr_var dr_loss_l1(dr_graph *g, dr_var a, dr_var target); /* no gradient to target */
+/* mean |FFT2(a) - FFT2(target)| over all bins, orthonormal, of pictures; no gradient to target */
+dr_var dr_loss_freq(dr_graph *g, dr_var a, dr_var target);
 
 /* For the builders: append a node, check its inputs, run it in TRAIN. */
 dr_var dr_graph_append(dr_graph *g, dr_node n);

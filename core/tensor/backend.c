@@ -16,7 +16,8 @@
     X(sync) X(fill) X(copy) X(axpy) X(add) X(scale) X(act) X(act_bwd) X(add_bcast) X(add_bcast_bwd) X(clamp)           \
     X(clamp_bwd) X(conv2d) X(conv2d_dx) X(conv2d_dw) X(norm_act) X(norm_act_bwd) X(pad_reflect) X(pad_reflect_bwd)     \
     X(blur_down) X(blur_down_bwd) X(blur_up) X(blur_up_bwd) X(gather) X(gather_bwd) X(linear) X(linear_dx)             \
-    X(linear_dw) X(l2norm) X(l2norm_bwd) X(nce) X(nce_bwd) X(gan) X(gan_bwd) X(l1) X(l1_bwd) X(adam) X(ema)
+    X(linear_dw) X(l2norm) X(l2norm_bwd) X(nce) X(nce_bwd) X(gan) X(gan_bwd) X(l1) X(l1_bwd) X(freq) X(freq_bwd)      \
+    X(adam) X(ema)
 /* clang-format on */
 #define OPTIONAL(X)                                                                                                    \
     X(norm_stats)                                                                                                      \

@@ -20,7 +20,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define DR_BACKEND_ABI 1u
+#define DR_BACKEND_ABI 2u
 
 typedef struct dr_backend dr_backend; /* first member of every implementation's struct, see below */
 
@@ -186,6 +186,11 @@ typedef struct dr_backend_ops {
     dr_status (*gan_bwd)(dr_backend *be, dr_gan_loss mode, dr_tensor s, float g, dr_tensor ds, dr_error *err);
     dr_status (*l1)(dr_backend *be, dr_tensor a, dr_tensor b, dr_tensor loss, dr_error *err); /* mean |a-b| */
     dr_status (*l1_bwd)(dr_backend *be, dr_tensor a, dr_tensor b, float g, dr_tensor da, dr_error *err); /* sign(0)=0 */
+    /* Mean magnitude of the spectrum of a - b, over all n*c*h*w bins of the orthonormal two-dimensional transform
+     * F[u][v] = sum over y,x of (a-b)[y][x] e^(-2 pi i (uy/h + vx/w)) / sqrt(hw) of each plane; pictures of fewer than
+     * 8 channels and any sides. The gradient of |F| is F/|F|, and 0 at F = 0. */
+    dr_status (*freq)(dr_backend *be, dr_tensor a, dr_tensor b, dr_tensor loss, dr_error *err);
+    dr_status (*freq_bwd)(dr_backend *be, dr_tensor a, dr_tensor b, float g, dr_tensor da, dr_error *err);
 
     /* optimizer over flat arrays of n floats */
     dr_status (*adam)(dr_backend *be, const dr_adam_desc *d, size_t n, float *p, const float *g, float *m, float *v,

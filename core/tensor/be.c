@@ -330,6 +330,23 @@ dr_status dr_be_l1_bwd(dr_backend *be, dr_tensor a, dr_tensor b, float g, dr_ten
     return be->ops->l1_bwd(be, a, b, g, da, err);
 }
 
+/* Channels of a picture: planar on every backend. */
+static bool is_spectral(dr_tensor a, dr_tensor b) {
+    return same(a, b) && a.shape.c < 8;
+}
+
+dr_status dr_be_freq(dr_backend *be, dr_tensor a, dr_tensor b, dr_tensor loss, dr_error *err) {
+    assert(is_spectral(a, b) && is_scalar(loss));
+    ENTER(freq);
+    return be->ops->freq(be, a, b, loss, err);
+}
+
+dr_status dr_be_freq_bwd(dr_backend *be, dr_tensor a, dr_tensor b, float g, dr_tensor da, dr_error *err) {
+    assert(is_spectral(a, b) && same(a, da));
+    ENTER(freq_bwd);
+    return be->ops->freq_bwd(be, a, b, g, da, err);
+}
+
 dr_status dr_be_adam(dr_backend *be, const dr_adam_desc *d, size_t n, float *p, const float *g, float *m, float *v,
                      dr_error *err) {
     assert(d && d->t >= 1 && p && g && m && v);

@@ -83,6 +83,8 @@ DR_MUSTUSE dr_status dr_be_gan(dr_backend *be, dr_gan_loss mode, dr_tensor s, dr
 DR_MUSTUSE dr_status dr_be_gan_bwd(dr_backend *be, dr_gan_loss mode, dr_tensor s, float g, dr_tensor ds, dr_error *err);
 DR_MUSTUSE dr_status dr_be_l1(dr_backend *be, dr_tensor a, dr_tensor b, dr_tensor loss, dr_error *err);
 DR_MUSTUSE dr_status dr_be_l1_bwd(dr_backend *be, dr_tensor a, dr_tensor b, float g, dr_tensor da, dr_error *err);
+DR_MUSTUSE dr_status dr_be_freq(dr_backend *be, dr_tensor a, dr_tensor b, dr_tensor loss, dr_error *err);
+DR_MUSTUSE dr_status dr_be_freq_bwd(dr_backend *be, dr_tensor a, dr_tensor b, float g, dr_tensor da, dr_error *err);
 
 DR_MUSTUSE dr_status dr_be_adam(dr_backend *be, const dr_adam_desc *d, size_t n, float *p, const float *g, float *m,
                                 float *v, dr_error *err);

@@ -293,6 +293,10 @@ static void nan_case(const void *arg) {
     CALL(fill, 0, y);
     CALL(l1, t, y, loss);
     if (!isnan(down(loss)[0])) note("NaN through l1", 0, 0, 0);
+    if (s.c < 8) {
+        CALL(freq, t, y, loss);
+        if (!isnan(down(loss)[0])) note("NaN through freq", 0, 0, 0);
+    }
     CALL(gan, DR_GAN_HINGE_REAL, t, loss);
     if (!isnan(down(loss)[0])) note("NaN through gan", 0, 0, 0);
 }
@@ -636,6 +640,53 @@ TEST(losses) {
     EACH_SHAPE(s) RUN(loss_case, s);
 }
 
+static void freq_case(const void *arg) {
+    const dr_shape s = *(const dr_shape *)arg, one = {1, 1, 1, 1};
+    size_t n = dr_shape_count(s);
+    double *a = noise(n, 1), *b = noise(n, 1), *want = zeros(n), v;
+    for (size_t i = 0; i < n; i++) b[i] *= 0.5;
+    dr_tensor ta = up(s, a), tb = up(s, b), loss = empty(one), d = empty(s);
+    v = dr_ref_freq(s, a, b);
+    CALL(freq, ta, tb, loss);
+    emit("freq", loss, &v, 1e-6);
+    dr_ref_freq_bwd(s, a, b, 1.5 * (double)n, want);
+    CALL(freq_bwd, ta, tb, 1.5f * (float)n, d);
+    emit("freq_bwd", d, want, 2e-5); /* a small bin's direction feels the rounding of the large ones */
+    /* equal pictures: nothing, and no direction either */
+    v = 0;
+    for (size_t i = 0; i < n; i++) want[i] = 0;
+    CALL(freq, ta, ta, loss);
+    emit("freq of nothing", loss, &v, 0);
+    CALL(freq_bwd, ta, ta, 1.5f * (float)n, d);
+    emit("freq_bwd of nothing", d, want, 0);
+}
+
+TEST(spectra) {
+    static const dr_shape s[] = {{1, 1, 1, 1},   {1, 3, 1, 7},  {1, 1, 9, 1},   {2, 3, 5, 6},
+                                 {1, 3, 16, 16}, {2, 1, 7, 33}, {1, 3, 24, 20}, {1, 1, 64, 50}};
+    for (size_t i = 0; i < sizeof s / sizeof *s; i++) RUN(freq_case, &s[i]);
+}
+
+/* One wave has one bin and its conjugate, of half its amplitude times sqrt(hw) each; a constant has only bin 0. */
+static void wave_case(const void *arg) {
+    (void)arg;
+    const dr_shape s = {1, 1, 12, 20}, one = {1, 1, 1, 1};
+    size_t n = dr_shape_count(s);
+    double *a = zeros(n), *b = zeros(n), want[] = {0.3 / sqrt((double)n), 0.6 / sqrt((double)n)};
+    for (int wave = 0; wave < 2; wave++) {
+        for (int i = 0; i < (int)n; i++)
+            a[i] = wave ? 0.6 * cos(2 * M_PI * (3.0 * (i / s.w) / s.h + 7.0 * (i % s.w) / s.w) + 1) : 0.3;
+        dr_tensor ta = up(s, a), tb = up(s, b), loss = empty(one);
+        CALL(freq, ta, tb, loss);
+        double got = down(loss)[0];
+        if (!(fabs(got - want[wave]) < 2e-6)) note("spectrum of a wave", (size_t)wave, got, want[wave]);
+    }
+}
+
+TEST(a_wave_has_two_bins_and_a_constant_one) {
+    RUN(wave_case, NULL);
+}
+
 /* ---- optimizer ---- */
 
 static void optim_case(const void *arg) {
@@ -721,6 +772,11 @@ static double l1_value(const double *x, void *arg) {
     return dr_ref_l1(dr_shape_count(p->s), x, p->k);
 }
 
+static double freq_value(const double *x, void *arg) {
+    probe *p = arg;
+    return dr_ref_freq(p->s, x, p->k);
+}
+
 TEST(reference_gradients_are_derivatives) {
     why[0] = 0;
     dr_rng_seed(&rng, 3, 0);
@@ -750,6 +806,8 @@ TEST(reference_gradients_are_derivatives) {
     }
     dr_ref_l1_bwd(n, x, p.k, 1, g);
     check_gradient("l1_bwd", n, x, g, l1_value, &p);
+    dr_ref_freq_bwd(p.s, x, p.k, 1, g);
+    check_gradient("freq_bwd", n, x, g, freq_value, &p);
 
     p.s = dr_shape_make(10, 12, 1, 1);
     double *v = noise(120, 1), *norms = zeros(10);
@@ -771,13 +829,15 @@ TEST(no_memory_for_scratch) {
     float x[64] = {0}, y[64], stats[2], loss[1];
     dr_tensor tx = {dr_shape_make(1, 1, 8, 8), x}, ty = {dr_shape_make(1, 1, 8, 8), y};
     dr_tensor tl = {dr_shape_make(1, 1, 1, 1), loss}, tm = {dr_shape_make(8, 8, 1, 1), x};
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 7; i++) {
         CHECK(!dr_backend_open("cpu", &(dr_backend_opts){.threads = 1}, &be, NULL, NULL));
         dr_alloc_fail_after(1, false);
         dr_status s = i == 0   ? dr_be_norm_act(be, 1e-5f, DR_ACT_NONE, tx, stats, ty, &err)
                       : i == 1 ? dr_be_l1(be, tx, ty, tl, &err)
                       : i == 2 ? dr_be_nce(be, 1, 0.07f, tm, tm, tl, &err)
                       : i == 3 ? dr_be_linear(be, tm, x, NULL, tm, &err)
+                      : i == 4 ? dr_be_freq(be, tx, ty, tl, &err)
+                      : i == 5 ? dr_be_freq_bwd(be, tx, tx, 1, ty, &err)
                                : dr_be_norm_act_bwd(be, DR_ACT_NONE, tx, stats, tx, ty, &err);
         dr_alloc_fail_after(0, false);
         CHECK(s == DR_NOMEM);

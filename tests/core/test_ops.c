@@ -102,6 +102,10 @@ static dr_var l1(fixture *f, dr_var x, dr_var o) {
     return dr_loss_l1(&f->g, x, o);
 }
 
+static dr_var freq(fixture *f, dr_var x, dr_var o) {
+    return dr_loss_freq(&f->g, x, o);
+}
+
 static const op_case cases[] = {
     {"conv2d", {2, 16, 9, 7}, {0}, {32, 16, 3, 3}, conv, false},
     {"instance_norm", {2, 16, 9, 7}, {0}, {0}, norm, true},
@@ -121,6 +125,7 @@ static const op_case cases[] = {
     {"loss_nce", {8, 16, 1, 1}, {8, 16, 1, 1}, {0}, nce, false},
     {"loss_gan", {2, 1, 5, 6}, {0}, {0}, gan, true},
     {"loss_l1", {2, 3, 5, 6}, {2, 3, 5, 6}, {0}, l1, true},
+    {"loss_freq", {2, 3, 7, 6}, {2, 3, 7, 6}, {0}, freq, true},
 };
 enum { N_CASES = sizeof cases / sizeof *cases, MOST = 8192 };
 

@@ -185,6 +185,16 @@ static void losses(party *s, dr_shape x) {
     keep(s, d);
 }
 
+/* Pictures only. */
+static void spectra(party *s, dr_shape x) {
+    dr_shape picture = SHAPE(x.n, x.c < 8 ? x.c : 3, x.h, x.w);
+    dr_tensor a = input(s, picture), b = input(s, picture), d = blank(s, picture), loss = blank(s, SHAPE(1, 1, 1, 1));
+    note(s, dr_be_freq(s->be, a, b, loss, &s->err));
+    keep(s, loss);
+    note(s, dr_be_freq_bwd(s->be, a, b, 3.0f, d, &s->err));
+    keep(s, d);
+}
+
 static void optimizer(party *s, dr_shape x) {
     size_t n = dr_shape_count(x);
     float *p = flat(s, n, -1, 1), *g = flat(s, n, -1, 1), *m = flat(s, n, -0.1, 0.1), *v = flat(s, n, 0, 0.1);
@@ -212,6 +222,7 @@ static const struct entry_case {
     {"resampling", resampling, false},
     {"heads", heads, false},
     {"losses", losses, false},
+    {"spectra", spectra, false},
     {"optimizer", optimizer, false},
 };
 

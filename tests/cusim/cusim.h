@@ -117,6 +117,13 @@ static inline float rsqrtf(float x) {
 static inline double rsqrt(double x) {
     return 1.0 / sqrt(x);
 }
+/* Of pi x, exact at the quarters of the circle, for 0 <= x < 2. */
+static inline double cospi(double x) {
+    return x == 0.5 || x == 1.5 ? 0.0 : x == 1.0 ? -1.0 : cos(M_PI * x);
+}
+static inline double sinpi(double x) {
+    return x == 1.0 ? 0.0 : x == 0.5 ? 1.0 : x == 1.5 ? -1.0 : sin(M_PI * x);
+}
 static inline float __uint_as_float(unsigned u) {
     float f;
     memcpy(&f, &u, 4);
