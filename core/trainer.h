@@ -19,7 +19,7 @@ typedef struct dr_train_opts {
     int n_rainy, n_clean;
     const char *streaks; /* folder of rain layers, "procedural", NULL = none */
     const char *out;     /* folder for what the training leaves behind */
-    const char *preset;  /* "released" or "product" */
+    const char *preset;  /* "released", "full" or "product" */
     const char *init;    /* generator or training file to start from, NULL = random */
     const char *resume;  /* checkpoint, NULL = new */
     const char *terms;   /* what the weights may be used for, kept in every file; NULL = those of init or resume */
@@ -30,6 +30,7 @@ typedef struct dr_train_opts {
     int crop, batch, ngf, blocks, ndf, d_layers, residual;          /* -1 = the preset's value */
     double lr, lr_f;                                                /* of G and D; of F; negative = the preset's */
     double w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant; /* loss weights; negative = the preset's */
+    double w_color, w_freq;   /* of broad colours against the source's, of spectra of reconstructions */
     double w_brighter, w_low; /* weights against output brighter than its input, and against broad changes */
     double
         transplant_gain;  /* strength of transplanted rain: gain^-1/2 to gain, drawn a step; negative = the preset's */

@@ -23,7 +23,7 @@ typedef struct row {
 static const row rows[] = {
     {"dataset", TEXT, AT(dataset), DB_ID, 0, 0, NULL},
     {"parent", TEXT, AT(parent), 96, 0, 0, NULL},
-    {"preset", TEXT, AT(preset), 16, 0, 0, "|released|product|"},
+    {"preset", TEXT, AT(preset), 16, 0, 0, "|released|full|product|"},
     I(steps, 1, 1e8),
     I(time_budget_s, 1, 1e8),
     I(crop, 64, 2048),
@@ -48,6 +48,8 @@ static const row rows[] = {
     R(w_idt, 0, 1e4),
     R(w_cycle, 0, 1e4),
     R(w_nce_extra, 0, 1e4),
+    R(w_color, 0, 1e4),
+    R(w_freq, 0, 1e4),
     R(w_transplant, 0, 1e4),
     R(w_brighter, 0, 1e4),
 };
@@ -90,7 +92,7 @@ static bool read_row(const row *r, const json_t *v, srv_training_params *ret, sr
         const char *s = json_string_value(v);
         if (!s || json_string_length(v) != strlen(s) || strlen(s) >= r->cap) return bad(p, r->name, "a short string");
         snprintf(choice, sizeof choice, "|%.30s|", s);
-        if (r->choices && !strstr(r->choices, choice)) return bad(p, r->name, "released or product");
+        if (r->choices && !strstr(r->choices, choice)) return bad(p, r->name, "released, full or product");
         memcpy(at(ret, r), s, strlen(s) + 1);
         return true;
     }
@@ -134,6 +136,8 @@ bool srv_training_params_read(json_t *o, srv_training_params *ret, srv_problem *
                              .w_idt = -1,
                              .w_cycle = -1,
                              .w_nce_extra = -1,
+                             .w_color = -1,
+                             .w_freq = -1,
                              .w_transplant = -1,
                              .w_brighter = -1};
     const char *key;
@@ -189,7 +193,7 @@ static void put(int64_t *v, int64_t d) {
 
 void srv_training_params_fill(srv_training_params *p, bool has_parent, int threads) {
     if (!*p->preset) snprintf(p->preset, sizeof p->preset, "product");
-    put(&p->steps, has_parent ? 2000 : !strcmp(p->preset, "released") ? 200000 : 20000);
+    put(&p->steps, has_parent ? 2000 : strcmp(p->preset, "product") ? 200000 : 20000);
     put(&p->threads, threads);
     put(&p->seed, 1);
     put(&p->eval_every, p->steps / 10);
@@ -226,6 +230,8 @@ void srv_training_params_apply(const srv_training_params *p, dr_train_opts *o) {
     o->w_idt = p->w_idt;
     o->w_cycle = p->w_cycle;
     o->w_nce_extra = p->w_nce_extra;
+    o->w_color = p->w_color;
+    o->w_freq = p->w_freq;
     o->w_transplant = p->w_transplant;
     o->w_brighter = p->w_brighter;
 }

@@ -21,7 +21,7 @@ typedef struct srv_training_params {
     int64_t eval_every, eval_pictures, sample_every, metric_every, save_every, save_every_s; /* 0 = open */
     int64_t early_stop; /* evaluations without a better one that end the training; 0 = never */
     double lr, lr_f;    /* negative = the preset's */
-    double w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant, w_brighter;
+    double w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_color, w_freq, w_transplant, w_brighter;
     json_t *gate; /* object, may be NULL; owned */
 } srv_training_params;
 

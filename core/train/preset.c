@@ -9,8 +9,8 @@ typedef struct preset {
     const char *name;
     int crop, batch, ngf, blocks, ndf, d_layers, residual, pool;
     int64_t steps;
-    double lr, lr_f, w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant, w_brighter, w_low, transplant_gain,
-        ema_decay, streaks_share, decay_part;
+    double lr, lr_f, w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_color, w_freq, w_transplant, w_brighter, w_low,
+        transplant_gain, ema_decay, streaks_share, decay_part;
     dr_gan_loss g_gan;
     double gain;
 } preset;
@@ -30,6 +30,34 @@ static const preset presets[] = {
      .w_nce = 2,
      .w_idt = 1,
      .transplant_gain = 1,
+     .streaks_share = 0.5,
+     .g_gan = DR_GAN_HINGE_REAL,
+     .gain = 0.02,
+     .decay_part = 0.5},
+    /* METHOD.md 8 weighs the sum over both directions, we their mean: cycle 10, colour 5 and spectra 0.1 there are
+     * twice that here. Colour: strong enough against the cycle that both generators do not learn negatives, which the
+     * cycle cannot see (at 1 they do, at 5 and 10 they do not). Spectra: per unit of weight their gradient is as long
+     * as that of an L1 (a unit vector a bin, a sign a pixel), so that 0.1 is a hundredth of the cycle's, spread over
+     * all bins alike instead of over the strong ones. */
+    {.name = "full",
+     .crop = 256,
+     .batch = 1,
+     .ngf = 64,
+     .blocks = 9,
+     .ndf = 64,
+     .d_layers = 3,
+     .steps = 200000,
+     .lr = 1e-4,
+     .lr_f = 1e-3,
+     .w_gan = 1,
+     .w_nce = 2,
+     .w_idt = 1,
+     .w_cycle = 20,
+     .w_nce_extra = 2,
+     .w_color = 10,
+     .w_freq = 0.2,
+     .transplant_gain = 1,
+     .ema_decay = 0.999,
      .streaks_share = 0.5,
      .g_gan = DR_GAN_HINGE_REAL,
      .gain = 0.02,
@@ -75,6 +103,8 @@ void dr_train_opts_init(dr_train_opts *o) {
                          .w_idt = -1,
                          .w_cycle = -1,
                          .w_nce_extra = -1,
+                         .w_color = -1,
+                         .w_freq = -1,
                          .w_transplant = -1,
                          .w_brighter = -1,
                          .w_low = -1,
@@ -107,8 +137,8 @@ static dr_status check(const dr_train_opts *o, dr_error *err) {
     if (o->ema_decay >= 1) return dr_fail(err, DR_INVALID, "ema decay %g: it must be below 1", o->ema_decay);
     if (o->decay_part > 1) return dr_fail(err, DR_INVALID, "decay part %g: from 0 to 1", o->decay_part);
     if (o->streaks_share > 1) return dr_fail(err, DR_INVALID, "streaks share %g: from 0 to 1", o->streaks_share);
-    const double all[] = {o->lr,          o->lr_f,         o->w_gan,      o->w_nce, o->w_idt, o->w_cycle,
-                          o->w_nce_extra, o->w_transplant, o->w_brighter, o->w_low, o->warmup};
+    const double all[] = {o->lr,      o->lr_f,   o->w_gan,        o->w_nce,      o->w_idt, o->w_cycle, o->w_nce_extra,
+                          o->w_color, o->w_freq, o->w_transplant, o->w_brighter, o->w_low, o->warmup};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (!isfinite(all[i])) return dr_fail(err, DR_INVALID, "a learning rate or loss weight is not finite");
     if (o->precision && strcmp(o->precision, "f32") && strcmp(o->precision, "bf16"))
@@ -121,7 +151,7 @@ dr_status dr_preset_fill(dr_train_opts *o, dr_objective *ret, dr_error *err) {
     if (!o->preset) o->preset = "product";
     for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
         if (!strcmp(o->preset, presets[i].name)) p = &presets[i];
-    if (!p) return dr_fail(err, DR_INVALID, "preset '%s': there are released and product", o->preset);
+    if (!p) return dr_fail(err, DR_INVALID, "preset '%s': there are released, full and product", o->preset);
     put_int(&o->crop, p->crop);
     put_int(&o->batch, p->batch);
     put_int(&o->ngf, p->ngf);
@@ -138,6 +168,8 @@ dr_status dr_preset_fill(dr_train_opts *o, dr_objective *ret, dr_error *err) {
     put(&o->w_idt, p->w_idt);
     put(&o->w_cycle, p->w_cycle);
     put(&o->w_nce_extra, p->w_nce_extra);
+    put(&o->w_color, p->w_color);
+    put(&o->w_freq, p->w_freq);
     put(&o->w_transplant, p->w_transplant);
     put(&o->w_brighter, p->w_brighter);
     put(&o->w_low, p->w_low);
@@ -155,6 +187,8 @@ dr_status dr_preset_fill(dr_train_opts *o, dr_objective *ret, dr_error *err) {
                           .w_idt = o->w_idt,
                           .w_cycle = o->w_cycle,
                           .w_nce_extra = o->w_nce_extra,
+                          .w_color = o->w_color,
+                          .w_freq = o->w_freq,
                           .w_transplant = o->w_transplant,
                           .w_brighter = o->w_brighter,
                           .w_low = o->w_low,
@@ -162,8 +196,9 @@ dr_status dr_preset_fill(dr_train_opts *o, dr_objective *ret, dr_error *err) {
                           .g_gan = p->g_gan,
                           .gain = p->gain,
                           .decay_part = o->decay_part};
-    /* Rain transplant needs one generator alone; every other objective is about two. */
-    ret->dual = o->w_transplant == 0 || o->w_nce > 0 || o->w_cycle > 0 || o->w_nce_extra > 0;
+    /* Rain transplant needs one generator alone (broad colours are then those of G_A(a)); every other objective is
+     * about two. */
+    ret->dual = o->w_transplant == 0 || o->w_nce > 0 || o->w_cycle > 0 || o->w_nce_extra > 0 || o->w_freq > 0;
     return DR_OK;
 }
 

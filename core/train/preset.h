@@ -1,9 +1,11 @@
 /* preset.h - the named objectives of METHOD.md section 15, and the options of a training with nothing left open.
  *
  * released  section 7 exactly: hinge, dual PatchNCE (2.0), identity (1.0); tanh output; the pictures of section 10;
- * half of the steps constant, half linear to zero product   rain transplant: r = x - G_A(x) of a rainy picture is laid
- * over a clean one, which G_A must give back; generator term -mean D; native crops; residual output; EMA; the last 40 %
- * linear to zero */
+ *           half of the steps constant, half linear to zero
+ * full      section 8 on top of that: cycle, broad colours, spectra of the reconstructions, and the two contrastive
+ *           blocks on these; native crops; EMA
+ * product   rain transplant: r = x - G_A(x) of a rainy picture is laid over a clean one, which G_A must give back;
+ *           generator term -mean D; native crops; residual output; EMA; the last 40 % linear to zero */
 #ifndef DR_TRAIN_PRESET_H
 #define DR_TRAIN_PRESET_H
 
@@ -13,6 +15,8 @@
 /* Derived from the options: what one step does. Each weight is that of the mean over the directions it exists in. */
 typedef struct dr_objective {
     double w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_transplant;
+    double w_color;         /* L1 between the broad colours of a translated picture and of its source */
+    double w_freq;          /* mean |FFT2(x*) - FFT2(x)| of the reconstructions */
     double w_brighter;      /* mean of max(0, G_A(a) - a): rain adds light, so taking it off does not */
     double w_low;           /* mean square of what G_A takes off, averaged over about 8 x 8 pixels */
     double transplant_gain; /* strength of transplanted rain that G_A must take off: gain^-1/2 to gain, drawn a step */

@@ -183,6 +183,13 @@ static dr_var broad(work *w) {
     return dr_loss_gan(w->g, low_pass(w->g, rain, 3), DR_GAN_LSGAN_FAKE);
 }
 
+/* mean |low(y) - low(x)| of a translated y and its source x, a channel at a time, over about 16 x 16 pixels: rain is
+ * thin and nearly without colour, so that neither taking it off nor laying it on moves such averages much. The cycle
+ * does not see to that: what G_A shifts, G_B can shift back. */
+static dr_var broad_colors(work *w, dr_var y, dr_var x) {
+    return dr_loss_l1(w->g, low_pass(w->g, y, 4), low_pass(w->g, x, 4));
+}
+
 static void generator_terms(work *w, terms *t, dr_error *err) {
     const dr_objective *o = w->s->obj;
     dr_graph *g = w->g;
@@ -198,7 +205,7 @@ static void generator_terms(work *w, terms *t, dr_error *err) {
     }
     /* Back again: whole where the reconstruction is wanted, else only as far as the taps. */
     dr_var back_a[DR_TAPS] = {-1, -1, -1, -1}, back_b[DR_TAPS] = {-1, -1, -1, -1}, rec_a = -1, rec_b = -1;
-    bool whole = o->w_cycle > 0 || o->w_nce_extra > 0;
+    bool whole = o->w_cycle > 0 || o->w_nce_extra > 0 || o->w_freq > 0;
     if (o->dual && whole) {
         rec_a = dr_generator_forward(g, &m->g[1], w->fake_b, back_b);
         rec_b = dr_generator_forward(g, &m->g[0], w->fake_a, back_a);
@@ -220,6 +227,14 @@ static void generator_terms(work *w, terms *t, dr_error *err) {
     if (o->w_cycle > 0) {
         add_term(t, "cycle_A", dr_loss_l1(g, rec_a, w->a), 0.5 * o->w_cycle);
         add_term(t, "cycle_B", dr_loss_l1(g, rec_b, w->b), 0.5 * o->w_cycle);
+    }
+    if (o->w_freq > 0) {
+        add_term(t, "freq_A", dr_loss_freq(g, rec_a, w->a), 0.5 * o->w_freq);
+        add_term(t, "freq_B", dr_loss_freq(g, rec_b, w->b), 0.5 * o->w_freq);
+    }
+    if (o->w_color > 0) {
+        add_term(t, "color_A", broad_colors(w, w->fake_b, w->a), half * o->w_color);
+        if (o->dual) add_term(t, "color_B", broad_colors(w, w->fake_a, w->b), half * o->w_color);
     }
     if (o->w_idt > 0) {
         add_term(t, "idt_A", dr_loss_l1(g, dr_generator_forward(g, &m->g[0], w->b, NULL), w->b), half * o->w_idt);

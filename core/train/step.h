@@ -2,9 +2,10 @@
  *
  *   1. fakes: G_A(a), and G_B(b) where two generators take part; the transplanted p = clamp(b + a - G_A(a))
  *   2. D_A on (b, G_A(a)), D_B on (a, G_B(b) and/or p), fakes detached; one Adam step of both
- *   3. adversarial, contrastive, identity, cycle, transplant terms with the UPDATED discriminators; one backward; Adam
- * of the generators, then of the heads (own rates); then the moving average Key features are the activations that the
- * fakes left behind. One graph and one pool serve all three parts. */
+ *   3. adversarial, contrastive, cycle, spectral, colour, identity, transplant terms with the UPDATED discriminators;
+ *      one backward; Adam of the generators, then of the heads (own rates); then the moving average
+ *
+ * Key features are the activations that the fakes left behind. One graph and one pool serve all three parts. */
 #ifndef DR_TRAIN_STEP_H
 #define DR_TRAIN_STEP_H
 
@@ -19,7 +20,7 @@ typedef struct dr_step {
     double lr, lr_f, ema_decay;
     double ema_age; /* steps that the average has seen before step 0 */
     double warmup; /* before this step the generators stand still: discriminators and heads learn first */
-    uint64_t seed;                  /* patch positions come from (seed, step) */
+    uint64_t seed; /* patch positions come from (seed, step) */
     dr_image_pool *pool_a, *pool_b; /* earlier fakes for D_A, D_B; size 0 = off */
     /* Tests: positions of contrastive call `call` (0..3 in a step) instead of random ones; NULL = random. */
     dr_status (*patches)(void *arg, int call, const dr_shape taps[DR_TAPS], dr_patches *ret, dr_error *err);

@@ -10,7 +10,7 @@ _derain() {
     --depth) COMPREPLY=($(compgen -W 'auto 8 16' -- "$cur")); return ;;
     --metadata) COMPREPLY=($(compgen -W 'keep strip' -- "$cur")); return ;;
     --state) COMPREPLY=($(compgen -W 'queued running validating paused evaluating gated succeeded failed cancelled expired' -- "$cur")); return ;;
-    --preset) COMPREPLY=($(compgen -W 'released product' -- "$cur")); return ;;
+    --preset) COMPREPLY=($(compgen -W 'released full product' -- "$cur")); return ;;
     -o|--output|--key-file) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
     case $cmd:$cur in

@@ -210,10 +210,23 @@ static void one_step(const char *what, const golden_run *run, const dr_objective
 #define BF16_GRADIENT 0.4
 
 static const dr_objective released = {.w_gan = 1, .w_nce = 2, .w_idt = 1, .dual = true, .g_gan = DR_GAN_HINGE_REAL},
+                          full = {.w_gan = 1,
+                                  .w_nce = 2,
+                                  .w_idt = 1,
+                                  .w_cycle = 20,
+                                  .w_nce_extra = 2,
+                                  .w_color = 10,
+                                  .w_freq = 0.2,
+                                  .dual = true,
+                                  .g_gan = DR_GAN_HINGE_REAL},
                           transplant = {.w_gan = 1, .w_idt = 10, .w_transplant = 10, .g_gan = DR_GAN_NEG_MEAN};
 
 TEST(step_of_released_equals_the_cpu_in_f32) {
     one_step("released", &golden_released, &released, 3, 0, DR_PREC_F32, 1e-3, 1e-3);
+}
+
+TEST(step_of_full_equals_the_cpu_in_f32) {
+    one_step("full", &golden_full, &full, 3, 0, DR_PREC_F32, 1e-3, 1e-3);
 }
 TEST(step_of_transplant_equals_the_cpu_in_f32) {
     one_step("transplant", &golden_transplant, &transplant, 2, 1, DR_PREC_F32, 1e-3, 1e-3);

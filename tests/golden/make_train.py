@@ -4,8 +4,8 @@
     /usr/bin/python3 tests/golden/make_train.py [NAME...]        writes tests/golden/train_NAME.inc (two minutes in all)
     /usr/bin/python3 tests/golden/make_train.py --search NAME 0.7   looks for well conditioned pictures for one run
 
-Three objectives: `released` for ten steps; released with cycle terms and the extra NCE pairs; rain transplant with a
-one-channel residual. Weights, pictures and patch positions come from the hash. The numbers are those of a float64 run;
+Four objectives: `released` for ten steps; released with cycle terms and the extra NCE pairs; `full`, which has broad
+colours and spectra besides; rain transplant with a one-channel residual. Weights, pictures and patch positions come from the hash. The numbers are those of a float64 run;
 a float32 run beside it shows PyTorch's own rounding, which is printed and kept in the file's head.
 
 A gradient is kept as its norm and 64 random projections, all with signs from one hash: the projections of two arrays
@@ -16,7 +16,8 @@ float32 noise switches a ReLU whose input is that close to zero, and with it a p
 tolerance (reference.Trainer says what was done about it). What is left is a matter of luck with the pictures: --search
 adds noise of 1e-6 to every convolution, forward and backward - more than any of the implementations makes - and shows
 which numbers of the pictures keep all gradients of step 1 below the given part of the tolerance; those stand in RUNS.
-The run `cycle` has so many units that it is held to twice the tolerance (its number was found with 2.5)."""
+The runs `cycle` and `full` have so many units that they are held to twice the tolerance (the number of `cycle` was
+found with 2.5)."""
 import os
 import sys
 
@@ -31,6 +32,7 @@ NGF, BLOCKS, NDF, CROP, CELL = 16, 6, 16, 64, 8
 RUNS = {
     "released": dict(seed=40, steps=10, options={}),
     "cycle": dict(seed=22, steps=2, options=dict(w_cycle=10.0, w_nce_extra=2.0)),
+    "full": dict(seed=22, steps=2, options=dict(w_cycle=10.0, w_nce_extra=2.0, w_color=5.0, w_freq=0.1)),
     "transplant": dict(
         seed=7, steps=3,
         options=dict(residual=1, d_layers=2, gan_g="neg_mean", w_idt=10.0, w_transplant=10.0, w_nce=0.0, lr=2e-4),

@@ -10,6 +10,7 @@ norm and ReLU after each but the last. residual = 0: y = tanh(h). residual = 3 o
 has both signs, so the generator that adds rain has the same form. Taps: raw outputs of layers 4 and 8, outputs of blocks 1 and 5 (layers 12 and 16)."""
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -209,11 +210,35 @@ def l1(a, b):
     return (a - b).abs().mean()
 
 
+def spectral(a, b):
+    """Mean over all bins of the magnitude of the difference of the spectra."""
+    return (torch.fft.fft2(a, norm="ortho") - torch.fft.fft2(b, norm="ortho")).abs().mean()
+
+
+def broad_colors(a, b, halvings=4):
+    """L1 between both pictures after a wide blur, seen at every 2^halvings-th pixel. Halving by [1,2,1]/4 again and again is
+    one filter: the binomials, spread by 1, 2, 4, ... and convolved with each other. Sides are multiples of 2^halvings,
+    so that only the first edges are mirrored."""
+    taps, step = torch.ones(1, dtype=torch.float64), 2**halvings
+    for i in range(halvings):
+        spread = torch.zeros(2 ** (i + 1) + 1, dtype=torch.float64)
+        spread[0], spread[2**i], spread[-1] = 0.25, 0.5, 0.25
+        taps = torch.from_numpy(np.convolve(taps.numpy(), spread.numpy()))
+    assert len(taps) == 2 * step - 1 and a.shape[2] % step == 0 and a.shape[3] % step == 0
+
+    def wide(x):
+        c = x.shape[1]
+        filt = torch.outer(taps, taps).to(x.dtype).expand(c, 1, len(taps), len(taps))
+        return F.conv2d(F.pad(x, (step - 1, 0, step - 1, 0), mode="reflect"), filt, stride=step, groups=c)
+
+    return l1(wide(a), wide(b))
+
+
 # ---- training --------------------------------------------------------------------------------------------------------
 
 RELEASED = dict(
-    residual=0, d_layers=3, gan="hinge", gan_g="hinge", w_gan=1.0, w_nce=2.0, w_idt=1.0, w_cycle=0.0, w_nce_extra=0.0, w_transplant=0.0,
-    lr=1e-4, lr_f=1e-3,
+    residual=0, d_layers=3, gan="hinge", gan_g="hinge", w_gan=1.0, w_nce=2.0, w_idt=1.0, w_cycle=0.0, w_nce_extra=0.0, w_color=0.0,
+    w_freq=0.0, w_transplant=0.0, lr=1e-4, lr_f=1e-3,
 )
 
 
@@ -327,12 +352,18 @@ class Trainer:
             nce_2 = patch_nce(heads("F1", query_taps_2, "nce_2"), heads("F2", taps_b, "nce_2"))
             loss["nce_1"], loss["nce_2"] = nce_1, nce_2
             total = total + 0.5 * o["w_nce"] * (nce_1 + nce_2)
-            if o["w_cycle"] > 0 or o["w_nce_extra"] > 0:
+            if o["w_cycle"] > 0 or o["w_nce_extra"] > 0 or o["w_freq"] > 0:
                 rec_a, taps_fake_b = self.g("G_B", fake_b)
                 rec_b, taps_fake_a = self.g("G_A", fake_a)
             if o["w_cycle"] > 0:
                 loss["cycle_A"], loss["cycle_B"] = l1(rec_a, a), l1(rec_b, b)
                 total = total + o["w_cycle"] * (loss["cycle_A"] + loss["cycle_B"])
+            if o["w_freq"] > 0:
+                loss["freq_A"], loss["freq_B"] = spectral(rec_a, a), spectral(rec_b, b)
+                total = total + o["w_freq"] * (loss["freq_A"] + loss["freq_B"])
+            if o["w_color"] > 0:
+                loss["color_A"], loss["color_B"] = broad_colors(fake_b, a), broad_colors(fake_a, b)
+                total = total + o["w_color"] * (loss["color_A"] + loss["color_B"])
             if o["w_nce_extra"] > 0:
                 # R* comes out of G_B, so its key side is G_B's encoder with F2 and its query side G_A's with F1; mirrored
                 nce_3 = patch_nce(heads("F1", self.encode("G_A", rec_a), "nce_3"), heads("F2", taps_fake_b, "nce_3"))

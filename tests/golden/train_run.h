@@ -34,6 +34,7 @@ typedef struct golden_run {
 } golden_run;
 
 #include "tests/golden/train_cycle.inc"
+#include "tests/golden/train_full.inc"
 #include "tests/golden/train_released.inc"
 #include "tests/golden/train_transplant.inc"
 

@@ -231,6 +231,25 @@ TEST(preview_is_a_sheet_of_samples) {
     fixture_done(&f);
 }
 
+/* The weights of a preset's terms come from the command line: 0 leaves one out. */
+TEST(full_has_the_terms_that_are_asked_for) {
+    fixture f = {0};
+    CHECK(pictures(&f));
+    char out[300];
+    snprintf(out, sizeof out, "%s", fixture_path(&f, "o"));
+    ended e = RUN(&f, "--preset", "full", "--ngf", "16", "--ndf", "16", "--blocks", "5", "--crop", "64", "--threads",
+                  "1", "--steps", "1", "--w-color", "0", "--w-freq", "0.5", "--out", out);
+    CHECK_MSG(e.code == 0 && strstr(e.said, "preset full") && strstr(e.said, "tanh"), "%d: %s", e.code, e.said);
+    char *text = NULL;
+    size_t len = 0;
+    CHECK(!dr_fs_read(fixture_path(&f, "o/metrics.csv"), 1 << 20, &text, &len, NULL));
+    bool ok = strstr(text, ",nce_4,") && strstr(text, ",cycle_B,") && strstr(text, ",freq_A,freq_B,") &&
+              !strstr(text, "color");
+    dr_free(text);
+    CHECK(ok);
+    fixture_done(&f);
+}
+
 TEST(bad_options_and_files) {
     fixture f = {0};
     CHECK(pictures(&f));
@@ -247,6 +266,8 @@ TEST(bad_options_and_files) {
     CHECK(RUN(&f, "--out", out, "--steps", "0").code == 2);
     CHECK(RUN(&f, "--out", out, "--steps", "many").code == 2);
     CHECK(RUN(&f, "--out", out, "--preset", "best").code == 2);
+    CHECK(RUN(&f, "--out", out, "--w-color", "-1").code == 2);
+    CHECK(RUN(&f, "--out", out, "--w-freq", "much").code == 2);
     CHECK(RUN(&f, "--out", out, "--eval-rainy", out).code == 2);
     CHECK(RUN(&f, "--out", out, "--residual-channels", "2").code == 2);
     CHECK(RUN(&f, "--out", out, "--init", file, "--resume", file).code == 2);

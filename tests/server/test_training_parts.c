@@ -16,8 +16,9 @@ static bool read_text(const char *text, srv_training_params *p, srv_problem *why
 TEST(what_is_stored_reads_back_as_it_was) {
     srv_training_params p, q;
     srv_problem why;
-    CHECK(read_text("{\"dataset\":\"ds_1\",\"lr\":0.5,\"steps\":70,\"w_idt\":0,\"gate\":{\"make_default\":true}}", &p,
-                    &why));
+    CHECK(read_text("{\"dataset\":\"ds_1\",\"lr\":0.5,\"steps\":70,\"w_idt\":0,\"w_color\":1.5,\"w_freq\":0.25,"
+                    "\"gate\":{\"make_default\":true}}",
+                    &p, &why));
     srv_training_params_fill(&p, true, 3);
     CHECK(p.steps == 70 && p.threads == 3 && p.eval_every == 7 && p.sample_every == 3 && p.metric_every == 1);
     CHECK(!strcmp(p.preset, "product") && p.seed == 1 && p.warmup == -1 && p.lr == 0.5 && p.w_idt == 0 && p.w_gan < 0);
@@ -28,7 +29,8 @@ TEST(what_is_stored_reads_back_as_it_was) {
     dr_train_opts t;
     dr_train_opts_init(&t);
     srv_training_params_apply(&q, &t);
-    CHECK(t.steps == 70 && t.lr == 0.5 && t.w_idt == 0 && t.w_gan < 0 && t.crop == -1 && t.threads == 3);
+    CHECK(t.steps == 70 && t.lr == 0.5 && t.w_idt == 0 && t.w_color == 1.5 && t.w_freq == 0.25 && t.w_gan < 0 &&
+          t.crop == -1 && t.threads == 3);
     srv_training_params_done(&p);
     srv_training_params_done(&q);
     json_decref(o);
@@ -44,6 +46,9 @@ TEST(defaults_follow_the_parent) {
     CHECK(read_text("{\"dataset\":\"ds_1\",\"parent\":\"none\",\"preset\":\"released\"}", &p, &why));
     srv_training_params_fill(&p, false, 2);
     CHECK(p.steps == 200000 && p.metric_every == 100 && srv_training_warmup(&p) == 500);
+    CHECK(read_text("{\"dataset\":\"ds_1\",\"parent\":\"none\",\"preset\":\"full\"}", &p, &why));
+    srv_training_params_fill(&p, false, 2);
+    CHECK(p.steps == 200000 && p.w_color < 0 && p.w_freq < 0); /* the preset's */
 }
 
 TEST(each_wrong_member_is_named) {
@@ -54,6 +59,8 @@ TEST(each_wrong_member_is_named) {
                {"{\"dataset\":\"ds_1\",\"steps\":-1}", "/steps"},
                {"{\"dataset\":\"ds_1\",\"steps\":\"9\"}", "/steps"},
                {"{\"dataset\":\"ds_1\",\"lr\":2}", "/lr"},
+               {"{\"dataset\":\"ds_1\",\"w_freq\":-1}", "/w_freq"},
+               {"{\"dataset\":\"ds_1\",\"preset\":\"fully\"}", "/preset"},
                {"{\"dataset\":\"ds_1\",\"ngf\":20}", "/ngf"},
                {"{\"dataset\":\"ds_1\",\"parent\":\"derain\",\"ngf\":32}", "/ngf"},
                {"{\"dataset\":\"ds_1\",\"dataset_\":1}", "/dataset_"},
