@@ -92,7 +92,8 @@ static bool read_row(const row *r, const json_t *v, srv_training_params *ret, sr
         const char *s = json_string_value(v);
         if (!s || json_string_length(v) != strlen(s) || strlen(s) >= r->cap) return bad(p, r->name, "a short string");
         snprintf(choice, sizeof choice, "|%.30s|", s);
-        if (r->choices && !strstr(r->choices, choice)) return bad(p, r->name, "released, full or product");
+        if (r->choices && (strchr(s, '|') || !strstr(r->choices, choice)))
+            return bad(p, r->name, "released, full or product");
         memcpy(at(ret, r), s, strlen(s) + 1);
         return true;
     }

@@ -61,6 +61,7 @@ TEST(each_wrong_member_is_named) {
                {"{\"dataset\":\"ds_1\",\"lr\":2}", "/lr"},
                {"{\"dataset\":\"ds_1\",\"w_freq\":-1}", "/w_freq"},
                {"{\"dataset\":\"ds_1\",\"preset\":\"fully\"}", "/preset"},
+               {"{\"dataset\":\"ds_1\",\"preset\":\"full|product\"}", "/preset"},
                {"{\"dataset\":\"ds_1\",\"ngf\":20}", "/ngf"},
                {"{\"dataset\":\"ds_1\",\"parent\":\"derain\",\"ngf\":32}", "/ngf"},
                {"{\"dataset\":\"ds_1\",\"dataset_\":1}", "/dataset_"},
