@@ -83,7 +83,7 @@ static dr_status prepare(dr_cpu *c, int h, int w, bool back, spectrum *ret, dr_e
                     {.n = h, .i = h, .i_parts = 2, .j = h, .j_parts = 2},
                     {.n = h, .i = h, .i_parts = 2, .j = h, .j_parts = 2, .parts_apart = true, .back = true},
                     {.n = w, .i = m, .i_parts = 2, .j = w, .j_parts = 1, .back = true}};
-    size_t at[5], floats = 2 * (size_t)m, room = 0, plane = (size_t)h * 2 * (size_t)m;
+    size_t at[4], floats = (2 * (size_t)m + 15) / 16 * 16, room = 0, plane = (size_t)h * 2 * (size_t)m;
     int n = back ? 4 : 2;
     for (int i = 0; i < n; i++) {
         size_t t = (size_t)rows_of(sides[i]) * (size_t)cols_of(sides[i]) + 2 * (size_t)sides[i].n;
