@@ -61,7 +61,7 @@ static dr_status delete_run(db_store *db, db_conn *c, db_req *base, dr_error *er
     bool there = db_row(&q);
     if ((s = db_end(&q))) return s;
     if (!there) return missing(err);
-    return dr_fail_as(err, DR_CONFLICT, "blob_in_use", "a data set holds this picture");
+    return dr_fail_as(err, DR_CONFLICT, "blob_in_use", "a data set or a comparison holds this picture");
 }
 
 dr_status db_blob_delete(db_store *db, const char *sha256, dr_error *err) {

@@ -13,21 +13,21 @@
 typedef struct db_blob {
     char sha256[DB_SHA];
     int64_t bytes, created_ms;
-    int64_t free_since_ms; /* 0 = a data set names it */
+    int64_t free_since_ms; /* 0 = a data set or a comparison names it */
 } db_blob;
 
 /* 64 digits in lower case. */
 bool db_sha_valid(const char *sha256);
 
-/* Make the row, or begin its time of grace anew where no set names it. *ret_new may be NULL. */
+/* Make the row, or begin its time of grace anew where nobody names it. *ret_new may be NULL. */
 DR_MUSTUSE dr_status db_blob_put(db_store *db, const char *sha256, int64_t bytes, bool *ret_new, dr_error *err);
 /* NOT_FOUND "blob_not_found". */
 DR_MUSTUSE dr_status db_blob_get(db_store *db, const char *sha256, db_blob *ret, dr_error *err);
-/* CONFLICT "blob_in_use" while a set names it; NOT_FOUND. */
+/* CONFLICT "blob_in_use" while a set or a comparison names it; NOT_FOUND. */
 DR_MUSTUSE dr_status db_blob_delete(db_store *db, const char *sha256, dr_error *err);
 
 enum { DB_BLOBS_MAX = 500 };
-/* Forget blobs that no set has named for ttl_ms: their names, at most DB_BLOBS_MAX a call. */
+/* Forget blobs that nobody has named for ttl_ms: their names, at most DB_BLOBS_MAX a call. */
 DR_MUSTUSE dr_status db_blobs_take_free(db_store *db, int64_t ttl_ms, char (*ret)[DB_SHA], size_t *ret_n,
                                         dr_error *err);
 /* All of them. */

@@ -330,7 +330,7 @@ static dr_status delete_run(db_store *db, db_conn *c, db_req *base, dr_error *er
     const change_req *r = (const change_req *)base;
     db_stmt q = db_sql(c,
                        "SELECT 1 FROM jobs j JOIN job_details d ON d.job_id = j.id WHERE j.finished_at = 0"
-                       " AND j.type <> 'derain' AND json_extract(d.params, '$.dataset') = ?1 LIMIT 1",
+                       " AND j.type NOT IN ('derain', 'compare') AND json_extract(d.params, '$.dataset') = ?1 LIMIT 1",
                        err);
     db_bind_text(&q, 1, r->id);
     bool used = db_row(&q);

@@ -59,7 +59,8 @@ DR_MUSTUSE dr_status db_dataset_put(db_store *db, const char *id, db_part part, 
 DR_MUSTUSE dr_status db_dataset_drop(db_store *db, const char *id, db_part part, const char *name, dr_error *err);
 /* open -> validating. A set that is sealed already stays as it is. INVALID "dataset_empty". */
 DR_MUSTUSE dr_status db_dataset_seal(db_store *db, const char *id, bool set_aside, db_dataset *ret, dr_error *err);
-/* CONFLICT "dataset_in_use" while a job that has not ended has it as its member "dataset". A tombstone stays. */
+/* CONFLICT "dataset_in_use" while a training that has not ended has it as its member "dataset" (a comparison holds its
+ * pictures itself). A tombstone stays. */
 DR_MUSTUSE dr_status db_dataset_delete(db_store *db, const char *id, dr_error *err);
 
 DR_MUSTUSE dr_status db_dataset_get(db_store *db, const char *id, db_dataset *ret, dr_error *err);

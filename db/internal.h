@@ -47,6 +47,10 @@ DR_MUSTUSE dr_status db_job_load(db_conn *c, const char *id, db_job *ret, dr_err
 DR_MUSTUSE dr_status db_job_dup(const db_job *in, db_job *ret, dr_error *err);
 DR_MUSTUSE dr_status db_job_missing(db_conn *c, const char *id, dr_error *err); /* NOT_FOUND, not found or gone */
 
+/* compare.c: parts of a job's transactions. */
+DR_MUSTUSE dr_status db_compare_hold(db_conn *c, const char *job, const db_picture *list, size_t n, dr_error *err);
+DR_MUSTUSE dr_status db_report_put(db_conn *c, const char *job, int64_t bytes, const char *sha256, dr_error *err);
+
 /* Made by the build from db/schema/NNNN_*.sql, in order. */
 extern const char *const db_migrations[];
 extern const int db_n_migrations;

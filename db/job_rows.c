@@ -51,14 +51,14 @@ dr_status db_job_dup(const db_job *in, db_job *ret, dr_error *err) {
     " j.progress, j.attempt, j.epoch, j.cancel_requested, j.revision, d.ms_queue, d.ms_decode, d.ms_infer,"            \
     " d.ms_encode, d.request_id, d.traceparent, d.params, d.labels, d.problem, "
 #define FROM_JOBS " FROM jobs j CROSS JOIN job_details d ON d.job_id = j.id "
-/* The place in the queue, as the last column: counted for one job, numbered once for a whole page. Trainings queue on
- * their own: they and the pictures do not wait for each other. */
+/* The place in the queue, as the last column: counted for one job, numbered once for a whole page. Each type queues on
+ * its own: pictures, trainings and comparisons have threads of their own and do not wait for each other. */
 #define POSITION_OF_ONE                                                                                                \
     "CASE j.state WHEN 'queued' THEN (SELECT count(*) FROM jobs q WHERE q.state = 'queued'"                            \
-    " AND (q.type = 'train') = (j.type = 'train') AND (q.rank, q.id) <= (j.rank, j.id)) ELSE 0 END"
+    " AND q.type = j.type AND (q.rank, q.id) <= (j.rank, j.id)) ELSE 0 END"
 #define POSITION_OF_MANY "coalesce(p.n, 0)"
 #define WITH_POSITIONS                                                                                                 \
-    "WITH p AS MATERIALIZED (SELECT id, row_number() OVER (PARTITION BY type = 'train' ORDER BY rank, id) AS n FROM "  \
+    "WITH p AS MATERIALIZED (SELECT id, row_number() OVER (PARTITION BY type ORDER BY rank, id) AS n FROM "            \
     "jobs WHERE state = 'queued') "
 
 static void read_row(db_stmt *q, db_job *j) {

@@ -5,6 +5,7 @@
  * that, so that ageing costs nothing: a batch job older than class_age_ms stands before a new interactive one. */
 #include "db/jobs.h"
 #include "core/base/alloc.h"
+#include "db/compare.h"
 #include "db/internal.h"
 #include <stdio.h>
 #include <string.h>
@@ -17,6 +18,8 @@ typedef struct create_req {
     db_job in;
     int64_t queue_max;
     char *idem_key, *idem_hash;
+    db_picture *pictures;
+    size_t n_pictures;
     db_job job; /* out */
     bool replayed;
     db_job_done done;
@@ -147,6 +150,7 @@ static dr_status create_run(db_store *db, db_conn *c, db_req *base, dr_error *er
     if (r->queue_max > 0 && (s = check_queue(c, r->queue_max, err))) return s;
     if ((s = check_id_free(c, r->in.id, err))) return s;
     if ((s = insert_job(db, c, &r->in, err))) return s;
+    if ((s = db_compare_hold(c, r->in.id, r->pictures, r->n_pictures, err))) return s;
     if (r->idem_key && (s = idem_put(db, c, r, err))) return s;
     return db_job_load(c, r->in.id, &r->job, err);
 }
@@ -156,6 +160,7 @@ static void create_free(create_req *r) {
     db_job_clear(&r->job);
     dr_free(r->idem_key);
     dr_free(r->idem_hash);
+    dr_free(r->pictures);
 }
 
 static dr_status create_fill(create_req *r, const db_job_new *in, dr_error *err) {
@@ -168,6 +173,12 @@ static dr_status create_fill(create_req *r, const db_job_new *in, dr_error *err)
     dr_status s = db_job_dup(in->job, &r->in, err);
     if (s) return s;
     if (!r->in.id[0]) db_id_new("job_", r->in.id);
+    if (in->n_pictures) {
+        if (!(r->pictures = dr_calloc(in->n_pictures, sizeof *r->pictures)))
+            return dr_fail(err, DR_NOMEM, "no memory for a request");
+        memcpy(r->pictures, in->pictures, in->n_pictures * sizeof *r->pictures);
+        r->n_pictures = in->n_pictures;
+    }
     if (in->idem_key) {
         r->idem_key = dr_strdup(in->idem_key);
         r->idem_hash = dr_strdup(in->idem_hash);
@@ -310,7 +321,7 @@ static dr_status finish_run(db_store *db, db_conn *c, db_req *base, dr_error *er
     db_bind_text(&q, 1, r->id);
     db_bind_i64(&q, 2, r->epoch);
     db_bind_text(&q, 3, db_state_name(in->state));
-    db_bind_i64(&q, 4, good ? in->result_bytes : 0);
+    db_bind_i64(&q, 4, good ? in->result_bytes + in->report_bytes : 0);
     db_bind_i64(&q, 5, in->model_version);
     if ((s = db_run(&q))) return s;
     if (db_changes(c) != 1) return stale(c, r->id, err);
@@ -334,6 +345,7 @@ static dr_status finish_run(db_store *db, db_conn *c, db_req *base, dr_error *er
     db_bind_text(&q, 10, good ? NULL : in->problem_json);
     db_bind_text(&q, 11, in->model_version ? in->model_sha256 : NULL);
     if ((s = db_run(&q))) return s;
+    if (good && in->report_bytes && (s = db_report_put(c, r->id, in->report_bytes, in->report_sha256, err))) return s;
     return r->want_job ? db_job_load(c, r->id, &r->job, err) : DR_OK;
 }
 
@@ -343,6 +355,8 @@ dr_status db_job_finish(db_store *db, const char *id, int64_t epoch, const db_fi
         return dr_fail(err, DR_INVALID, "a job does not end as %s", db_state_name(in->state));
     if (in->state == DB_SUCCEEDED && (!in->result_format || !in->result_sha256 || strlen(in->result_sha256) != 64))
         return dr_fail(err, DR_INVALID, "a job that succeeded has a result with a sha-256");
+    if (in->report_bytes && (!in->report_sha256 || strlen(in->report_sha256) != 64))
+        return dr_fail(err, DR_INVALID, "a report has a sha-256");
     finish_req r = {.base = {.run = finish_run}, .id = id, .epoch = epoch, .in = in, .want_job = ret_job != NULL};
     dr_status s = db_call(db, &r.base, err);
     if (s)

@@ -86,13 +86,17 @@ void db_job_clear(db_job *job); /* frees the three texts; fine on a zeroed or cl
 /* --- making a job
  * ------------------------------------------------------------------------------------------------------- */
 
+typedef struct db_picture db_picture; /* compare.h */
+
 typedef struct db_job_new {
     const db_job *job;     /* read: id ("" = made here), type, state (VALIDATING, else it is queued), class_, priority,
-                              deadline_ms, model, input, request_id,     traceparent, params_json, labels_json (flat object of
-                              strings); the rest is ignored */
+                              deadline_ms, model, input, request_id,     traceparent, params_json, labels_json (flat object
+                              of     strings); the rest is ignored */
     int64_t queue_max;     /* refuse (BUSY, "queue_full", limit and actual set) when so many are queued; 0 = no limit */
     const char *idem_key;  /* NULL = none; at most 255 bytes */
     const char *idem_hash; /* hash of method + path + body, hex; required with a key */
+    const db_picture *pictures; /* of a comparison (compare.h): NOT_FOUND "blob_not_found" where one is not here */
+    size_t n_pictures;
 } db_job_new;
 
 /* `replayed`: the idempotency key was seen before with the same hash and *ret_job is the job of that time.
@@ -135,6 +139,8 @@ typedef struct db_finish {
     const char *problem_json;        /* FAILED, CANCELLED, EXPIRED; may be NULL */
     int64_t model_version;           /* what it really ran with; 0 = as the row says */
     const char *model_sha256;        /* with model_version */
+    int64_t report_bytes;            /* SUCCEEDED: a report lies beside the result; 0 = none */
+    const char *report_sha256;       /* with report_bytes */
 } db_finish;
 
 /* ret_job may be NULL. */
