@@ -16,9 +16,12 @@ struct srv_gate {
     atomic_bool hurry;
     pthread_mutex_t mu;
     pthread_cond_t cond;
-    bool computing;      /* the training is in an op */
-    int waiting, active; /* tickets */
-    int64_t turn_end_ns; /* the training may go on beside tickets until then */
+    bool computing;           /* the training is in an op */
+    int waiting, active;      /* tickets */
+    int64_t turn_end_ns;      /* the training may go on beside tickets until then */
+    bool side_active;         /* the comparison is in a layer */
+    bool side_ready;          /* only the training is in its way */
+    int64_t side_turn_end_ns; /* as turn_end_ns */
 };
 
 dr_status srv_gate_open(srv_hist *waits, _Atomic uint64_t *preemptions, srv_gate **ret, dr_error *err) {
@@ -50,9 +53,9 @@ void srv_gate_enter(srv_gate *g) {
     int64_t start = dr_clock_ns();
     atomic_fetch_add(&g->wanted, 1);
     pthread_mutex_lock(&g->mu);
-    bool waited = g->computing;
+    bool waited = g->computing || g->side_active;
     g->waiting++;
-    while (g->computing) pthread_cond_wait(&g->cond, &g->mu);
+    while (g->computing || g->side_active) pthread_cond_wait(&g->cond, &g->mu);
     g->waiting--;
     g->active++;
     if (!g->waiting) pthread_cond_broadcast(&g->cond); /* a turn goes on when all have passed */
@@ -69,6 +72,72 @@ void srv_gate_leave(srv_gate *g) {
     atomic_fetch_sub(&g->wanted, 1);
 }
 
+/* --- the comparison --- */
+
+/* Under the mutex, not active: until it may compute. */
+static bool side_wait(srv_gate *g, const atomic_bool *stop) {
+    int64_t end = dr_clock_ns() + SRV_GATE_PARKED_MS * MS;
+    bool late = false;
+    while (!atomic_load(stop)) {
+        bool may = !g->waiting && (!g->active || dr_clock_ns() < g->side_turn_end_ns);
+        if (!may && !g->waiting && (late || dr_clock_ns() >= end)) {
+            g->side_turn_end_ns = dr_clock_ns() + SRV_GATE_TURN_MS * MS;
+            may = true;
+        }
+        g->side_ready = may && g->computing;
+        if (may && !g->computing) {
+            g->side_active = true;
+            return true;
+        }
+        if (late || g->side_ready) {
+            pthread_cond_wait(&g->cond, &g->mu);
+        } else {
+            struct timespec ts = {.tv_sec = end / 1000000000, .tv_nsec = end % 1000000000};
+            late = pthread_cond_timedwait(&g->cond, &g->mu, &ts) == ETIMEDOUT;
+        }
+    }
+    g->side_ready = false;
+    pthread_cond_broadcast(&g->cond); /* the training need not stand aside any more */
+    return false;
+}
+
+bool srv_gate_side_begin(srv_gate *g, const atomic_bool *stop) {
+    atomic_fetch_add(&g->wanted, 1);
+    pthread_mutex_lock(&g->mu);
+    bool go = side_wait(g, stop);
+    pthread_mutex_unlock(&g->mu);
+    return go;
+}
+
+bool srv_gate_side_pass(srv_gate *g, const atomic_bool *stop) {
+    bool go = true;
+    if (atomic_load(stop)) return false;
+    if (atomic_load(&g->wanted) <= 1) return true; /* that one is ours */
+    pthread_mutex_lock(&g->mu);
+    if (g->waiting || (g->active && dr_clock_ns() >= g->side_turn_end_ns)) {
+        g->side_active = false;
+        pthread_cond_broadcast(&g->cond);
+        go = side_wait(g, stop);
+    }
+    pthread_mutex_unlock(&g->mu);
+    return go;
+}
+
+void srv_gate_side_end(srv_gate *g) {
+    pthread_mutex_lock(&g->mu);
+    g->side_active = false;
+    pthread_cond_broadcast(&g->cond);
+    pthread_mutex_unlock(&g->mu);
+    atomic_fetch_sub(&g->wanted, 1);
+}
+
+void srv_gate_wake(srv_gate *g) {
+    if (!g) return;
+    pthread_mutex_lock(&g->mu);
+    pthread_cond_broadcast(&g->cond);
+    pthread_mutex_unlock(&g->mu);
+}
+
 /* --- the training --- */
 
 /* Under the mutex, not computing: until it may compute. */
@@ -76,8 +145,9 @@ static void wait_turn(srv_gate *g) {
     int64_t end = dr_clock_ns() + SRV_GATE_PARKED_MS * MS;
     bool late = false;
     for (;;) {
-        if (!g->waiting) { /* else they pass first: at most as many as there are workers */
-            if (atomic_load(&g->hurry) || !g->active || dr_clock_ns() < g->turn_end_ns) return;
+        if (!g->waiting && !g->side_ready) { /* else they pass first: at most as many as there are workers */
+            bool held = g->active || g->side_active;
+            if (atomic_load(&g->hurry) || !held || dr_clock_ns() < g->turn_end_ns) return;
             if (late || dr_clock_ns() >= end) {
                 g->turn_end_ns = dr_clock_ns() + SRV_GATE_TURN_MS * MS;
                 return;
@@ -109,7 +179,8 @@ void srv_gate_end(srv_gate *g) {
 void srv_gate_pass(srv_gate *g) {
     if (!atomic_load(&g->wanted)) return;
     pthread_mutex_lock(&g->mu);
-    if (g->waiting || (g->active && dr_clock_ns() >= g->turn_end_ns)) {
+    bool held = g->active || g->side_active;
+    if (g->waiting || g->side_ready || (held && dr_clock_ns() >= g->turn_end_ns)) {
         atomic_fetch_add_explicit(g->preemptions, 1, memory_order_relaxed);
         g->computing = false;
         pthread_cond_broadcast(&g->cond);

@@ -1,15 +1,20 @@
-/* gate.h - who computes: derain requests first, the training in what they leave.
+/* gate.h - who computes: derain requests first, then a comparison, the training in what they leave.
  *
  * A worker holds a ticket while its network runs. The training asks the gate between any two of its ops
  * (core/trainer.h, dr_trainer_set_yield): with a ticket waiting or held it stands still, with all its state in place,
  * so that a request waits for the op at hand and for no more. It cannot starve either: after SRV_GATE_PARKED_MS of
  * standing still it takes a turn of SRV_GATE_TURN_MS beside the tickets, which costs them at most that share. Tickets
- * pass in a turn as well. */
+ * pass in a turn as well.
+ *
+ * A comparison (server/comparer.h) stands between the two. To the training it is a ticket; to the tickets it is like
+ * the training: it asks between any two of its layers and stands aside while one waits or is held, with the same turns
+ * against starving. */
 #ifndef SRV_GATE_H
 #define SRV_GATE_H
 
 #include "core/base/status.h"
 #include "server/telemetry.h"
+#include <stdatomic.h>
 #include <stdbool.h>
 
 typedef struct srv_gate srv_gate;
@@ -24,6 +29,13 @@ void srv_gate_close(srv_gate *g); /* nobody may use it any more; NULL is fine */
 /* Tickets, from any thread. NULL is a gate that is always open. */
 void srv_gate_enter(srv_gate *g);
 void srv_gate_leave(srv_gate *g);
+
+/* The comparison, one thread. Between begin and end it counts as computing. False: *stop was set meanwhile, and it does
+ * not compute (end is still called); whoever sets it calls srv_gate_wake(). */
+bool srv_gate_side_begin(srv_gate *g, const atomic_bool *stop);
+bool srv_gate_side_pass(srv_gate *g, const atomic_bool *stop); /* between two layers */
+void srv_gate_side_end(srv_gate *g);
+void srv_gate_wake(srv_gate *g);
 
 /* The training, one thread. Between begin and end it counts as computing. */
 void srv_gate_begin(srv_gate *g); /* waits like pass */

@@ -121,3 +121,100 @@ TEST(a_hurry_ends_every_wait) {
     srv_gate_enter(NULL); /* no training in this daemon */
     srv_gate_leave(NULL);
 }
+
+/* --- the comparison, between the two --- */
+
+typedef struct side_scene {
+    scene *s;
+    atomic_bool stop, in_layer;
+    atomic_int layers, beside_training, refused;
+} side_scene;
+
+static void *compare(void *arg) {
+    side_scene *c = arg;
+    while (!atomic_load(&c->stop)) {
+        bool go = srv_gate_side_begin(c->s->g, &c->stop);
+        for (int i = 0; i < 10 && go; i++) {
+            atomic_store(&c->in_layer, true);
+            if (atomic_load(&c->s->computing)) atomic_fetch_add(&c->beside_training, 1);
+            poll(NULL, 0, OP_MS);
+            atomic_fetch_add(&c->layers, 1);
+            atomic_store(&c->in_layer, false);
+            go = srv_gate_side_pass(c->s->g, &c->stop);
+        }
+        if (!go) atomic_fetch_add(&c->refused, 1);
+        srv_gate_side_end(c->s->g);
+    }
+    return NULL;
+}
+
+TEST(a_ticket_waits_for_one_layer_of_a_comparison) {
+    static scene s;
+    static side_scene c = {.s = &s};
+    pthread_t t;
+    double worst = 0;
+    CHECK(!srv_gate_open(&s.waits, &s.preempted, &s.g, NULL));
+    CHECK(!pthread_create(&t, NULL, compare, &c));
+    for (int i = 0; i < 40; i++) {
+        poll(NULL, 0, 7 + i % 5);
+        int64_t t0 = dr_clock_ns();
+        srv_gate_enter(s.g);
+        double ms = (double)(dr_clock_ns() - t0) / 1e6;
+        if (ms > worst) worst = ms;
+        CHECK(!atomic_load(&c.in_layer));
+        int before = atomic_load(&c.layers);
+        poll(NULL, 0, 15);
+        CHECK(atomic_load(&c.layers) == before && !atomic_load(&c.in_layer)); /* it stands aside */
+        srv_gate_leave(s.g);
+    }
+    atomic_store(&c.stop, true);
+    srv_gate_wake(s.g);
+    pthread_join(t, NULL);
+    srv_gate_close(s.g);
+    CHECK_MSG(worst < 10 * OP_MS, "waited %.1f ms", worst);
+    CHECK_MSG(atomic_load(&c.layers) >= 10, "%d layers", atomic_load(&c.layers));
+}
+
+TEST(the_training_stands_still_for_a_comparison) {
+    static scene s;
+    static side_scene c = {.s = &s};
+    pthread_t t = 0, side;
+    open_scene(&s, &t);
+    poll(NULL, 0, 100);
+    int before = atomic_load(&s.ops);
+    CHECK_MSG(before > 3, "%d ops alone", before);
+    CHECK(!pthread_create(&side, NULL, compare, &c));
+    poll(NULL, 0, 600); /* less than it takes until the training gets a turn */
+    int layers = atomic_load(&c.layers), ops = atomic_load(&s.ops) - before;
+    poll(NULL, 0, 3000);
+    int more = atomic_load(&s.ops) - before;
+    atomic_store(&c.stop, true);
+    srv_gate_wake(s.g);
+    pthread_join(side, NULL);
+    close_scene(&s, t);
+    CHECK_MSG(layers >= 20, "%d layers in 600 ms", layers);
+    CHECK_MSG(ops <= layers, "%d ops of the training beside %d layers", ops, layers);
+    CHECK_MSG(more > ops, "the training starved at %d ops", more);
+}
+
+TEST(a_parked_comparison_can_be_stopped_and_is_not_starved) {
+    static scene s;
+    static side_scene c = {.s = &s};
+    pthread_t t;
+    CHECK(!srv_gate_open(&s.waits, &s.preempted, &s.g, NULL));
+    srv_gate_enter(s.g);
+    CHECK(!pthread_create(&t, NULL, compare, &c));
+    poll(NULL, 0, 400);
+    CHECK(atomic_load(&c.layers) == 0);
+    poll(NULL, 0, 1600);
+    int turn = atomic_load(&c.layers);
+    CHECK_MSG(turn >= 1 && turn < 60, "%d layers in its turns", turn);
+    poll(NULL, 0, 150); /* parked again */
+    int64_t t0 = dr_clock_ns();
+    atomic_store(&c.stop, true);
+    srv_gate_wake(s.g);
+    pthread_join(t, NULL);
+    CHECK_MSG(dr_clock_ns() - t0 < INT64_C(300000000), "%.0f ms", (double)(dr_clock_ns() - t0) / 1e6);
+    srv_gate_leave(s.g);
+    srv_gate_close(s.g);
+}
