@@ -56,17 +56,6 @@ static dr_status count(db_conn *c, const char *id, int64_t *ret, dr_error *err) 
     return db_end(&q);
 }
 
-dr_status db_compare_count(db_store *db, const char *id, int64_t *ret_n, dr_error *err) {
-    db_conn *c;
-    int64_t n = 0;
-    dr_status s = db_reader_take(db, &c, err);
-    if (s) return s;
-    s = count(c, id, &n, err);
-    db_reader_give(db, c);
-    if (!s) *ret_n = n;
-    return s;
-}
-
 dr_status db_compare_pictures(db_store *db, const char *id, db_picture **ret, size_t *ret_n, dr_error *err) {
     db_conn *c;
     db_picture *list = NULL;

@@ -17,7 +17,6 @@ struct db_picture {
 
 /* In their order, caller frees with dr_free. NOT_FOUND as db_job_get. */
 DR_MUSTUSE dr_status db_compare_pictures(db_store *db, const char *id, db_picture **ret, size_t *ret_n, dr_error *err);
-DR_MUSTUSE dr_status db_compare_count(db_store *db, const char *id, int64_t *ret_n, dr_error *err);
 
 /* The report that a job has made (db_finish.report_*). NOT_FOUND "no_report". */
 DR_MUSTUSE dr_status db_job_report(db_store *db, const char *id, int64_t *ret_bytes, char ret_sha256[DB_SHA],

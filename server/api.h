@@ -19,8 +19,13 @@ srv_next srv_jobs_cancel(srv_req *r);
 /* api_events.c */
 srv_next srv_jobs_events(srv_req *r);
 
-/* api_training.c */
+/* api_create.c */
 srv_next srv_jobs_create(srv_req *r);
+
+/* api_compare.c */
+srv_next srv_jobs_report(srv_req *r);
+
+/* api_training.c */
 srv_next srv_jobs_pause(srv_req *r);
 srv_next srv_jobs_resume(srv_req *r);
 srv_next srv_jobs_metrics(srv_req *r);

@@ -22,7 +22,7 @@ srv_next srv_system_limits(srv_req *r) {
     if (!no_query(r)) return SRV_REPLY;
     return srv_reply_json(
         r, 200,
-        json_pack("{s:I, s:I, s:i, s:i, s:i, s:I, s:I, s:[s,s], s:[s,s], s:I, s:I, s:I, s:I, s:I, s:I}",
+        json_pack("{s:I, s:I, s:i, s:i, s:i, s:I, s:I, s:[s,s], s:[s,s], s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
                   "body_max_bytes", (json_int_t)l->body_max_bytes, "pixels_max", (json_int_t)l->pixels_max, "side_max",
                   l->side_max, "side_min", l->side_min, "aspect_max", l->aspect_max, "queue_max",
                   (json_int_t)app->cfg->queue_max, "mem_budget_bytes", (json_int_t)l->mem_budget, "formats_in", "png",
@@ -30,7 +30,7 @@ srv_next srv_system_limits(srv_req *r) {
                   "result_ttl_s", (json_int_t)app->cfg->result_ttl, "spool_max_bytes",
                   (json_int_t)app->cfg->spool_max_bytes, "dataset_files_max", (json_int_t)app->cfg->dataset_files_max,
                   "dataset_bytes_max", (json_int_t)app->cfg->dataset_bytes_max, "blob_ttl_s",
-                  (json_int_t)app->cfg->blob_ttl));
+                  (json_int_t)app->cfg->blob_ttl, "compare_pictures_max", (json_int_t)app->cfg->compare_pictures_max));
 }
 
 srv_next srv_system_version(srv_req *r) {

@@ -1,11 +1,10 @@
 /* api_training.c - trainings: made, paused, resumed, and what can be seen of them while they run and afterwards. */
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
-#include "core/base/hash.h"
 #include "core/base/parse.h"
 #include "db/datasets.h"
 #include "db/training.h"
-#include "server/api.h"
+#include "server/create.h"
 #include "server/curves.h"
 #include "server/trainer.h"
 #include "server/training_files.h"
@@ -21,25 +20,14 @@
 typedef struct call {
     dr_status status;
     dr_error err;
-    db_job wanted, job;
-    char *params, *labels;
-    char idem_hash[DR_SHA256_HEX];
     bool flag, on;
 } call;
-
-static void call_free(void *p) {
-    call *c = p;
-    db_job_clear(&c->job);
-    dr_free(c->params);
-    dr_free(c->labels);
-    dr_free(c);
-}
 
 static call *new_call(srv_req *r) {
     call *c = dr_calloc(1, sizeof *c);
     if (!c) return NULL;
     r->state = c;
-    r->state_free = call_free;
+    r->state_free = dr_free;
     return c;
 }
 
@@ -50,15 +38,8 @@ static void on_done(void *arg, dr_status s, const db_job *job, bool flag, const 
     c->status = s;
     c->flag = flag;
     if (s && err) c->err = *err;
-    if (!s && job) snprintf(c->job.id, sizeof c->job.id, "%s", job->id);
+    (void)job;
     srv_call_back(r);
-}
-
-static srv_next bad_member(srv_req *r, const char *code, const char *pointer, const char *text) {
-    srv_problem p;
-    srv_problem_make(&p, code, "%s", text);
-    srv_problem_point(&p, pointer);
-    return srv_reply_problem(r, &p);
 }
 
 /* --- make --- */
@@ -99,7 +80,7 @@ static srv_next check_dataset(srv_req *r, const char *id, db_state *ret) {
     dr_status s = db_id_valid("ds_", id) ? db_dataset_get(r->app->db, id, &set, &err) : DR_NOT_FOUND;
     db_ds_state state = set.state;
     db_dataset_clear(&set);
-    if (s == DR_NOT_FOUND) return bad_member(r, "invalid_member", "/dataset", "there is no such data set");
+    if (s == DR_NOT_FOUND) return srv_bad_member(r, "invalid_member", "/dataset", "there is no such data set");
     if (s) return srv_reply_failed(r, s, &err);
     if (state == DB_DS_OPEN) return srv_reply_error(r, "dataset_unusable", "the data set is still open: seal it first");
     if (state == DB_DS_REJECTED)
@@ -108,115 +89,24 @@ static srv_next check_dataset(srv_req *r, const char *id, db_state *ret) {
     return SRV_GO;
 }
 
-static srv_next check_labels(srv_req *r, json_t *labels) {
-    const char *key;
-    json_t *v;
-    if (!labels || json_is_null(labels)) return SRV_GO;
-    if (!json_is_object(labels) || json_object_size(labels) > 32)
-        return bad_member(r, "invalid_member", "/labels", "labels must be an object of at most 32 strings");
-    json_object_foreach(labels, key, v) {
-        size_t n = strlen(key);
-        if (!n || n > 64 || !json_is_string(v) || json_string_length(v) > 256)
-            return bad_member(r, "invalid_member", "/labels",
-                              "a label has a key of 1 to 64 bytes and a string of at most 256");
-    }
-    return SRV_GO;
-}
-
-static srv_next admit(srv_req *r) {
-    srv_app *app = r->app;
-    dr_error err = {0};
-    if (atomic_load(&app->draining)) return srv_reply_error(r, "draining", "the service is shutting down");
-    dr_status s = srv_spool_room(app->spool, (uint64_t)app->cfg->free_min_bytes, (int)app->cfg->free_min_percent, &err);
-    return s ? srv_reply_failed(r, s, &err) : SRV_GO;
-}
-
-static srv_next created(srv_req *r) {
-    call *c = r->state;
-    srv_app *app = r->app;
-    dr_error err = {0};
-    char id[DB_ID];
-    if (c->status) return srv_reply_failed(r, c->status, &c->err);
-    memcpy(id, c->job.id, sizeof id);
-    srv_count(&app->tele, c->flag ? SRV_JOBS_REPLAYED : SRV_JOBS_ACCEPTED, 1);
-    if (!c->flag) {
-        srv_queue_count_add(app->queue, 1);
-        srv_queue_ring(app->queue);
-    }
-    dr_status s = db_job_get(app->db, id, &c->job, &err);
-    if (s) return srv_reply_failed(r, s, &err);
-    if (c->flag) srv_reply_header(r, "Idempotent-Replayed", "true");
-    srv_reply_header(r, "Location", "/v1/jobs/%s", id);
-    return srv_reply_json(r, 201, srv_job_json(app, &c->job));
-}
-
-static srv_next create_training(srv_req *r, json_t *o) {
+srv_next srv_create_training(srv_req *r, json_t *o) {
     srv_app *app = r->app;
     srv_training_params p;
     srv_problem problem;
-    call *c = new_call(r);
-    if (!c) return srv_reply_failed(r, DR_NOMEM, NULL);
-    srv_next next = check_labels(r, json_object_get(o, "labels"));
-    if (next != SRV_GO) return next;
+    db_job j = {.type = "train", .class_ = DB_TRAIN};
+    json_t *params = NULL;
     if (!srv_training_params_read(o, &p, &problem)) return srv_reply_problem(r, &problem);
-    db_job *j = &c->wanted;
-    j->class_ = DB_TRAIN;
-    snprintf(j->type, sizeof j->type, "train");
-    next = check_dataset(r, p.dataset, &j->state);
-    if (next == SRV_GO && !find_parent(app, &p, j))
-        next = bad_member(r, "invalid_member", "/parent", "there is no such model; none, NAME or NAME/VERSION");
+    srv_next next = check_dataset(r, p.dataset, &j.state);
+    if (next == SRV_GO && !find_parent(app, &p, &j))
+        next = srv_bad_member(r, "invalid_member", "/parent", "there is no such model; none, NAME or NAME/VERSION");
     if (next == SRV_GO) {
         long cores = sysconf(_SC_NPROCESSORS_ONLN);
         bool parent = strcmp(p.parent, "none") != 0;
         srv_training_params_fill(&p, parent, app->cfg->threads ? (int)app->cfg->threads : (int)cores);
-        json_t *params = srv_training_params_json(&p), *labels = json_object_get(o, "labels");
-        c->params = params ? json_dumps(params, JSON_COMPACT) : NULL;
-        c->labels = json_is_object(labels) ? json_dumps(labels, JSON_COMPACT) : dr_strdup("{}");
-        json_decref(params);
-        if (!c->params || !c->labels) next = srv_reply_failed(r, DR_NOMEM, NULL);
+        params = srv_training_params_json(&p);
     }
     srv_training_params_done(&p);
-    if (next != SRV_GO) return next;
-    j->params_json = c->params;
-    j->labels_json = c->labels;
-    snprintf(j->request_id, sizeof j->request_id, "%s", r->id);
-    snprintf(j->traceparent, sizeof j->traceparent, "%s", r->trace);
-    const char *key = srv_header(r, "Idempotency-Key");
-    dr_sha256 h;
-    uint8_t sum[32];
-    dr_sha256_init(&h);
-    dr_sha256_add(&h, "POST /v1/jobs", 14);
-    dr_sha256_add(&h, r->body.data, r->body.len);
-    dr_sha256_end(&h, sum);
-    dr_hex(sum, 32, c->idem_hash);
-    db_job_new in = {
-        .job = j, .queue_max = app->cfg->queue_max, .idem_key = key, .idem_hash = key ? c->idem_hash : NULL};
-    srv_call_arm(r);
-    db_job_create_async(app->db, &in, on_done, r);
-    return srv_call_park(r, created);
-}
-
-srv_next srv_jobs_create(srv_req *r) {
-    srv_query q[] = {{0, 0}};
-    json_error_t je;
-    const char *key = srv_header(r, "Idempotency-Key");
-    if (!srv_query_read(r, q)) return SRV_REPLY;
-    if (key && !srv_idempotency_key_ok(key))
-        return srv_reply_error(r, "bad_idempotency_key", "Idempotency-Key must be 1 to 255 printable characters");
-    srv_next next = admit(r);
-    if (next != SRV_GO) return next;
-    json_t *o = r->body.len ? json_loadb(r->body.data, r->body.len, JSON_REJECT_DUPLICATES, &je) : NULL;
-    if (!json_is_object(o)) {
-        json_decref(o);
-        return srv_reply_error(r, "bad_json", "the body must be a JSON object");
-    }
-    const char *type = json_string_value(json_object_get(o, "type"));
-    if (type && !strcmp(type, "train"))
-        next = create_training(r, o);
-    else
-        next = bad_member(r, "invalid_member", "/type", "type must be train; pictures go to POST /v1/derain");
-    json_decref(o);
-    return next;
+    return next == SRV_GO ? srv_create_job(r, o, &j, params, NULL, 0) : next;
 }
 
 /* --- pause and resume --- */

@@ -24,10 +24,11 @@ typedef struct srv_app {
     srv_spool *spool;
     srv_watch *watch;
     srv_queue *queue;
-    srv_gate *gate; /* between workers and the training */
+    srv_gate *gate; /* between workers, the comparison and the training */
     srv_auth *auth;
     struct srv_http *http;
     struct srv_trainer *trainer;
+    struct srv_comparer *comparer;
     srv_registry *registry;
     struct srv_blobs *blobs;
     struct srv_validator *validator;

@@ -21,7 +21,7 @@ typedef struct srv_config {
     int64_t mem_budget, body_max_bytes, pixels_max, side_max; /* mem_budget 0 = half of the memory */
     int64_t sync_wait_max_s, drain_s;
     int64_t result_ttl, spool_max_bytes, free_min_bytes, free_min_percent;
-    int64_t dataset_files_max, dataset_bytes_max, archive_ratio_max, blob_ttl;
+    int64_t dataset_files_max, dataset_bytes_max, archive_ratio_max, blob_ttl, compare_pictures_max;
     int64_t http_threads, connections_max, connections_per_ip;
     int64_t header_timeout_s, body_rate_min, body_grace_s, body_time_max_s;
     char *gate_promote; /* "auto" or "manual" */

@@ -29,6 +29,11 @@ static json_t *parsed(const char *text) {
 /* Seconds until a job of this size is done, from measured times; null until there are some. */
 static json_t *eta(srv_app *app, const db_job *job, double progress) {
     if (!strcmp(job->type, "train")) return json_null();
+    if (!strcmp(job->type, "compare")) { /* by its own pace */
+        double spent = (double)(dr_clock_wall_ms() - job->started_ms) / 1e3;
+        bool known = job->state == DB_RUNNING && progress > 0 && spent > 0;
+        return known ? json_real(spent * (1 - progress) / progress) : json_null();
+    }
     double job_s = srv_queue_job_seconds(app->queue);
     double own = srv_queue_mpix_seconds(app->queue) * (double)job->input.width * (double)job->input.height / 1e6;
     if (db_state_final(job->state) || job_s <= 0) return json_null();
@@ -63,10 +68,12 @@ static json_t *input(const db_job *job) {
 
 static json_t *links(const db_job *job) {
     json_t *o = json_object();
+    bool report = !strcmp(job->type, "compare") && job->state == DB_SUCCEEDED;
     json_object_set_new(o, "self", json_sprintf("/v1/jobs/%s", job->id));
     json_object_set_new(o, "result",
                         job->state == DB_SUCCEEDED && job->has_result ? json_sprintf("/v1/jobs/%s/result", job->id)
                                                                       : json_null());
+    json_object_set_new(o, "report", report ? json_sprintf("/v1/jobs/%s/report", job->id) : json_null());
     json_object_set_new(o, "events", json_sprintf("/v1/jobs/%s/events", job->id));
     json_object_set_new(o, "cancel",
                         db_state_final(job->state) ? json_null() : json_sprintf("/v1/jobs/%s/cancel", job->id));
@@ -98,13 +105,14 @@ json_t *srv_job_json(srv_app *app, const db_job *job) {
     json_t *left = eta(app, job, progress), *trained = training(app, job, &left);
     json_object_set_new(o, "eta_s", left);
     json_object_set_new(o, "training", trained);
+    json_object_set_new(o, "compare", !strcmp(job->type, "compare") ? parsed(job->params_json) : json_null());
     json_object_set_new(o, "attempt", json_integer(job->attempt));
     json_object_set_new(o, "cancel_requested", json_boolean(job->cancel_requested));
     json_object_set_new(o, "timings_ms", times);
     json_object_set_new(o, "problem", job->problem_json ? srv_problem_stored(job->problem_json, job->id) : json_null());
     json_object_set_new(o, "labels", parsed(job->labels_json));
     json_object_set_new(o, "links", links(job));
-    if (json_object_size(o) == 19) return o; /* a member that could not be made is missing */
+    if (json_object_size(o) == 20) return o; /* a member that could not be made is missing */
     json_decref(o);
     return NULL;
 }

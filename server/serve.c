@@ -11,6 +11,7 @@
 #include "core/base/log.h"
 #include "server/blobs.h"
 #include "server/commands.h"
+#include "server/comparer.h"
 #include "server/http.h"
 #include "server/janitor.h"
 #include "server/listen.h"
@@ -157,6 +158,7 @@ static dr_status start(daemon_parts *d, const srv_config *cfg, dr_error *err) {
     s = srv_http_open(app, fd, srv_routes, srv_n_routes, err);
     if (!s) s = srv_janitor_start(app, &d->janitor, err);
     if (!s) s = srv_trainer_start(app, &app->trainer, err);
+    if (!s) s = srv_comparer_start(app, &app->comparer, err);
     if (!s) srv_workers_go(d->workers);
     return s;
 }
@@ -175,8 +177,9 @@ static void drain(daemon_parts *d, const sigset_t *set) {
     dr_log(DR_LOG_INFO, NULL, "stopping: %d jobs run, %zu clients wait", srv_queue_n_running(app->queue),
            srv_park_waiting(app->watch));
     srv_trainer_put_back(app->trainer);
-    while (dr_clock_ns() < end &&
-           (srv_queue_n_running(app->queue) || srv_park_waiting(app->watch) || srv_trainer_busy(app->trainer)))
+    srv_comparer_put_back(app->comparer);
+    while (dr_clock_ns() < end && (srv_queue_n_running(app->queue) || srv_park_waiting(app->watch) ||
+                                   srv_trainer_busy(app->trainer) || srv_comparer_busy(app->comparer)))
         if (wait_signal(set, 50)) break;
     srv_queue_stop(app->queue);
     srv_queue_put_back(app->queue);
@@ -185,6 +188,7 @@ static void drain(daemon_parts *d, const sigset_t *set) {
 static void stop(daemon_parts *d) {
     srv_app *app = &d->app;
     if (app->queue) srv_queue_stop(app->queue);
+    srv_comparer_join(app->comparer);
     srv_trainer_join(app->trainer);
     srv_blobs_stop(app->blobs);
     srv_workers_join(d->workers);

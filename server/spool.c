@@ -14,6 +14,9 @@
 
 enum { KEEP, ERASE };
 
+#define REPORT      ".json"
+#define REPORT_NAME (DB_ID + sizeof REPORT)
+
 typedef struct task {
     struct task *next;
     int what;
@@ -49,6 +52,10 @@ struct srv_upload {
     bool probed;
 };
 
+static void report_name(const char *id, char ret[REPORT_NAME]) {
+    snprintf(ret, REPORT_NAME, "%s" REPORT, id);
+}
+
 static void path_of(const char *dir, const char *name, char ret[SRV_PATH]) {
     snprintf(ret, SRV_PATH, "%s/%s", dir, name);
 }
@@ -82,8 +89,11 @@ static void work(srv_spool *sp, task *t) {
         done(arg, s, &err);
         return;
     }
+    char report[REPORT_NAME];
+    report_name(t->id, report);
     unlink_in(sp->in, t->id);
     unlink_in(sp->out, t->id);
+    unlink_in(sp->out, report);
     dr_free(t);
 }
 
@@ -111,18 +121,23 @@ static void push(srv_spool *sp, task *t) {
 
 /* --- open, close --- */
 
-static bool is_id(const char *name) {
-    return db_id_valid("job_", name);
+/* Of a job's file: its id. */
+static bool id_of(const char *name, char ret[DB_ID]) {
+    const size_t n = strcspn(name, ".");
+    if (n >= DB_ID || (name[n] && strcmp(name + n, REPORT))) return false;
+    memcpy(ret, name, n);
+    ret[n] = 0;
+    return db_id_valid("job_", ret);
 }
 
 /* Leftovers of uploads and of results that were being written. */
 static dr_status clean(const char *dir, dr_error *err) {
-    char **names = NULL;
+    char **names = NULL, id[DB_ID];
     size_t n = 0;
     dr_status s = dr_fs_list(dir, &names, &n, err);
     if (s) return s;
     for (size_t i = 0; i < n; i++)
-        if (!is_id(names[i])) unlink_in(dir, names[i]);
+        if (!id_of(names[i], id)) unlink_in(dir, names[i]);
     dr_fs_list_free(names, n);
     return DR_OK;
 }
@@ -286,6 +301,18 @@ dr_status srv_spool_write_result(srv_spool *sp, const char *id, const void *data
     return dr_fs_write_atomic(path, data, len, err);
 }
 
+dr_status srv_spool_write_report(srv_spool *sp, const char *id, const void *data, size_t len, dr_error *err) {
+    char name[REPORT_NAME];
+    report_name(id, name);
+    return srv_spool_write_result(sp, name, data, len, err);
+}
+
+dr_status srv_spool_open_report(srv_spool *sp, const char *id, int *ret_fd, uint64_t *ret_len, dr_error *err) {
+    char name[REPORT_NAME];
+    report_name(id, name);
+    return srv_spool_open_result(sp, name, ret_fd, ret_len, err);
+}
+
 dr_status srv_spool_open_result(srv_spool *sp, const char *id, int *ret_fd, uint64_t *ret_len, dr_error *err) {
     char path[SRV_PATH];
     struct stat st;
@@ -311,12 +338,12 @@ void srv_spool_erase(srv_spool *sp, const char *id) {
 
 static dr_status sweep(const char *dir, bool (*known)(void *, const char *), void *arg, size_t *n_erased,
                        dr_error *err) {
-    char **names = NULL;
+    char **names = NULL, id[DB_ID];
     size_t n = 0;
     dr_status s = dr_fs_list(dir, &names, &n, err);
     if (s) return s;
     for (size_t i = 0; i < n; i++) {
-        if (!is_id(names[i]) || known(arg, names[i])) continue;
+        if (!id_of(names[i], id) || known(arg, id)) continue;
         unlink_in(dir, names[i]);
         ++*n_erased;
     }

@@ -1,4 +1,5 @@
-/* spool.h - the pictures on disk: spool/<job id> is what a client sent, results/<job id> what a worker made.
+/* spool.h - the pictures on disk: spool/<job id> is what a client sent, results/<job id> what a worker made, and
+ * results/<job id>.json the report of a job that makes one.
  *
  * A body is streamed into spool/tmp.<id> while its SHA-256 runs along and its header is looked at as soon as enough of
  * it is there, so that a refusal comes before the rest of the body. srv_spool_keep() then makes the file durable under
@@ -48,7 +49,11 @@ DR_MUSTUSE dr_status srv_spool_write_result(srv_spool *sp, const char *id, const
 /* An open descriptor of a result (caller closes) and its size. NOT_FOUND. */
 DR_MUSTUSE dr_status srv_spool_open_result(srv_spool *sp, const char *id, int *ret_fd, uint64_t *ret_len,
                                            dr_error *err);
-void srv_spool_erase(srv_spool *sp, const char *id); /* both files, later, on the spool's thread */
+/* The same for reports. */
+DR_MUSTUSE dr_status srv_spool_write_report(srv_spool *sp, const char *id, const void *data, size_t len, dr_error *err);
+DR_MUSTUSE dr_status srv_spool_open_report(srv_spool *sp, const char *id, int *ret_fd, uint64_t *ret_len,
+                                           dr_error *err);
+void srv_spool_erase(srv_spool *sp, const char *id); /* all its files, later, on the spool's thread */
 
 /* Erase every file whose id `known` denies. For start-up. */
 DR_MUSTUSE dr_status srv_spool_sweep(srv_spool *sp, bool (*known)(void *arg, const char *id), void *arg, size_t *ret_n,

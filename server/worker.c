@@ -9,15 +9,15 @@
 #include "core/base/clock.h"
 #include "core/base/hash.h"
 #include "core/base/log.h"
+#include "server/finish.h"
 #include "server/problem.h"
 #include <jansson.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
-#define FINISH_RETRY_MS 500    /* until a store that cannot write is asked again */
-#define LEASE_MS        120000 /* the janitor reports progress every second, which renews it */
-#define IDLE_MS         5000   /* a look at the store even if nobody rang */
+#define LEASE_MS 120000 /* the janitor reports progress every second, which renews it */
+#define IDLE_MS  5000   /* a look at the store even if nobody rang */
 
 typedef struct worker {
     srv_workers *all;
@@ -117,19 +117,6 @@ static char *problem_of(const db_job *job, const outcome *o) {
     return srv_problem_text(&p, job->request_id);
 }
 
-/* A store that cannot write now (no memory, disk full) may do so in a moment; without its row the job would count as
- * running until the next start. CONFLICT means that somebody else has ended it. */
-static dr_status finish(srv_app *app, const db_job *job, const db_finish *f, db_job *ret_done, dr_error *err) {
-    for (;;) {
-        *err = (dr_error){0};
-        uint64_t rings = srv_queue_rings(app->queue);
-        dr_status s = db_job_finish(app->db, job->id, job->epoch, f, ret_done, err);
-        if (!s || s == DR_CONFLICT || s == DR_NOT_FOUND || srv_queue_stopping(app->queue)) return s;
-        dr_log(DR_LOG_WARN, job->request_id, "job %s: cannot store how it ended yet: %s", job->id, err->text);
-        srv_queue_wait(app->queue, rings, FINISH_RETRY_MS);
-    }
-}
-
 static void end_job(srv_app *app, const db_job *job, const outcome *o) {
     db_finish f = {.state = DB_SUCCEEDED,
                    .model_version = o->model.version,
@@ -151,7 +138,7 @@ static void end_job(srv_app *app, const db_job *job, const outcome *o) {
         f.problem_json = problem = problem_of(job, o);
         srv_count(&app->tele, f.state == DB_CANCELLED ? SRV_JOBS_CANCELLED : SRV_JOBS_FAILED, 1);
     }
-    dr_status s = finish(app, job, &f, &done, &err);
+    dr_status s = srv_job_finish(app, job, &f, &done, &err);
     if (s)
         dr_log(DR_LOG_ERROR, job->request_id, "job %s: cannot store how it ended: %s", job->id, err.text);
     else if (!o->status) {
@@ -162,15 +149,6 @@ static void end_job(srv_app *app, const db_job *job, const outcome *o) {
     }
     db_job_clear(&done);
     dr_free(problem);
-}
-
-static void put_back(srv_app *app, const db_job *job) {
-    dr_error err = {0};
-    if (db_job_requeue(app->db, job->id, job->epoch, &err))
-        dr_log(DR_LOG_WARN, job->request_id, "job %s: cannot put it back: %s", job->id, err.text);
-    else
-        dr_log(DR_LOG_INFO, job->request_id, "job %s goes on after the restart", job->id);
-    srv_count(&app->tele, SRV_JOBS_REQUEUED, 1);
 }
 
 /* A cancel that came between the claim and our entry in the table of running jobs has only reached the row. */
@@ -191,7 +169,7 @@ static void run_job(worker *w, const db_job *job) {
     derain(w, job, slot, &o);
     bool back = o.status == DR_CANCELLED && atomic_load(&slot->put_back);
     if (back)
-        put_back(app, job);
+        srv_job_put_back(app, job);
     else
         end_job(app, job, &o);
     srv_queue_end(app->queue, slot);

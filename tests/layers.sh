@@ -4,18 +4,19 @@ plan='
 core/derain.h  core/base
 core/trainer.h core/base
 core/pictures.h core/base core/derain.h
+core/compare.h core/base core/derain.h
 core/base    core/base
 core/tensor  core/base core/tensor
 core/cpu     core/base core/tensor core/cpu
 core/grad    core/base core/tensor core/grad
 core/nn      core/base core/tensor core/grad core/nn
-core/image   core/base core/tensor core/image core/derain.h core/pictures.h
-core/model   core/base core/tensor core/grad core/nn core/image core/model core/derain.h
+core/image   core/base core/tensor core/image core/derain.h core/pictures.h core/compare.h
+core/model   core/base core/tensor core/grad core/nn core/image core/model core/derain.h core/compare.h
 core/train   core/base core/tensor core/grad core/nn core/image core/model core/train core/trainer.h
 cuda         core/base core/tensor cuda
 db           core/base db
 client       core/base client
-server       core/base core/derain.h core/trainer.h core/pictures.h db server
+server       core/base core/derain.h core/trainer.h core/pictures.h core/compare.h db server
 '
 # third-party headers: only the named room may see them
 libs='

@@ -6,7 +6,9 @@
 
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
+#include "core/compare.h"
 #include "core/derain.h"
+#include "core/image/strip.h"
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,6 +78,39 @@ dr_status dr_model_check(dr_model *m, const void *data, size_t len, const void *
     ret->input.psnr_y = 25;
     ret->output.psnr_y = 30;
     return DR_OK;
+}
+
+/* Version i takes i + 1 points of rain away; "fail-me" is a damaged picture. */
+dr_status dr_compare_picture(dr_model *const *models, int n, const void *data, size_t len, const void *clean,
+                             size_t clean_len, const dr_compare_opts *opts, dr_compare_row *ret, dr_error *err) {
+    const char *ms = getenv("DERAIN_DOUBLE_MS");
+    dr_compare_row row = {.n = n, .has_truth = clean != NULL};
+    dr_picture_info info;
+    dr_image img = {0}, out[DR_COMPARE_MAX] = {{0}};
+    (void)models, (void)clean_len;
+    dr_status s = dr_probe(data, len, len, opts->limits, &info, err);
+    if (!s && memmem(data, len, "fail-me", 7))
+        s = dr_fail_as(err, DR_CORRUPT, "image_corrupt", "the double was asked to fail");
+    for (int i = 0; i <= n && !s; i++) {
+        row.col[i] = (dr_compare_column){.rain = 60 - i, .finite = true, .truth.psnr_y = clean ? 25 + i : 0};
+        bool go = opts->before(opts->arg);
+        for (long left = ms ? strtol(ms, NULL, 10) : 0; left > 0 && go; left -= 5) {
+            poll(NULL, 0, 5);
+            go = !atomic_load(opts->cancel);
+        }
+        opts->after(opts->arg);
+        if (!go) s = dr_fail(err, DR_CANCELLED, "broken off");
+    }
+    if (s) return s;
+    s = dr_image_init(&img, 16, 16, 3, 8, err);
+    for (int i = 0; i < n && !s; i++) s = dr_image_copy(&img, &out[i], err);
+    if (!s) s = dr_strip_make(&img, out, n, NULL, opts->side, &row.strip, &row.spread, err);
+    for (int i = 0; i < n; i++) dr_image_done(&out[i]);
+    dr_image_done(&img);
+    row.width = info.width;
+    row.height = info.height;
+    if (!s) *ret = row;
+    return s;
 }
 
 dr_status dr_derain(dr_model *m, const void *data, size_t len, const dr_run_opts *opts, void **ret_data,
