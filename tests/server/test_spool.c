@@ -156,14 +156,25 @@ TEST(the_sweep_keeps_what_is_known_and_a_restart_drops_halves) {
     db_id_new("job_", keep_id);
     db_id_new("job_", drop);
     CHECK(!srv_spool_write_result(sp, keep_id, "x", 1, &err) && !srv_spool_write_result(sp, drop, "x", 1, &err));
+    CHECK(!srv_spool_write_report(sp, keep_id, "{}", 2, &err) && !srv_spool_write_report(sp, drop, "{}", 2, &err));
     snprintf(path, sizeof path, "%s/spool/tmp.up_x", dir);
     close(open(path, O_CREAT | O_WRONLY, 0600));
     snprintf(path, sizeof path, "%s/results/%s.tmp-abcdef", dir, drop);
     close(open(path, O_CREAT | O_WRONLY, 0600));
+    snprintf(path, sizeof path, "%s/results/%s.json.tmp-1-2", dir, drop);
+    close(open(path, O_CREAT | O_WRONLY, 0600));
     srv_spool_close(sp);
     CHECK(!srv_spool_open(dir, &sp, &err));
-    CHECK(n_files("spool") == 0 && n_files("results") == 2);
-    CHECK(!srv_spool_sweep(sp, known, keep_id, &n, &err) && n == 1 && n_files("results") == 1);
+    CHECK(n_files("spool") == 0 && n_files("results") == 4);
+    CHECK(!srv_spool_sweep(sp, known, keep_id, &n, &err) && n == 2 && n_files("results") == 2);
+    int fd = -1;
+    uint64_t len = 0;
+    CHECK(!srv_spool_open_report(sp, keep_id, &fd, &len, &err) && len == 2);
+    close(fd);
+    CHECK(srv_spool_open_report(sp, drop, &fd, &len, NULL) == DR_NOT_FOUND);
+    srv_spool_erase(sp, keep_id);
+    srv_spool_close(sp); /* does what is queued */
+    CHECK(!srv_spool_open(dir, &sp, &err) && n_files("results") == 0);
     down();
 }
 
