@@ -36,6 +36,7 @@ typedef struct cli_options {
     int limit, parallel;
     const char *rainy, *clean, *paired, *dataset, *name, *preset, *parent; /* train */
     bool follow, set_aside;
+    const char *versions, *pairs; /* compare */
     int steps, crop, batch, seed, eval_every, threads;
     int64_t budget_s;
     cli_words set; /* NAME=VALUE */
@@ -71,6 +72,7 @@ int cli_logs(cli_env *env);
 int cli_pause(cli_env *env);
 int cli_resume(cli_env *env);
 int cli_datasets(cli_env *env);
+int cli_compare(cli_env *env);
 int cli_models(cli_env *env);
 int cli_use(cli_env *env);
 int cli_rollback(cli_env *env);

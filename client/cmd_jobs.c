@@ -1,4 +1,5 @@
 /* cmd_jobs.c - `derain jobs, show, watch, get, cancel`: what happens to jobs that were handed in. */
+#include "client/compare_view.h"
 #include "client/names.h"
 #include "client/opts.h"
 #include "client/wait.h"
@@ -88,8 +89,10 @@ static int table(const json_t *jobs) {
         snprintf(text[i][2], 48, "%.19s", cli_member(job, "created_at"));
         for (char *p = text[i][2]; *p; p++)
             if (*p == 'T') *p = ' ';
-        const json_t *tr = json_object_get(job, "training");
-        if (json_is_object(tr))
+        const json_t *tr = json_object_get(job, "training"), *cmp = json_object_get(job, "compare");
+        if (json_is_object(cmp))
+            snprintf(text[i][3], 48, "comparison, %.0f pictures", json_number_value(json_object_get(cmp, "pictures")));
+        else if (json_is_object(tr))
             snprintf(text[i][3], 48, "training, step %.0f/%.0f", json_number_value(json_object_get(tr, "step")),
                      json_number_value(json_object_get(tr, "steps")));
         else if (json_is_object(in))
@@ -160,6 +163,23 @@ static void timings(const json_t *t) {
     line("times", text);
 }
 
+static void compared(const json_t *c) {
+    const json_t *v;
+    char text[640];
+    size_t i, n = 0;
+    if (!json_is_object(c)) return;
+    text[0] = 0;
+    json_array_foreach(json_object_get(c, "versions"), i, v) {
+        if (n < sizeof text)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%.60s/%.0f", n ? ", " : "", cli_member(v, "name"),
+                                  json_number_value(json_object_get(v, "version")));
+    }
+    line("versions", text);
+    snprintf(text, sizeof text, "%.0f", json_number_value(json_object_get(c, "pictures")));
+    line("pictures", text);
+    line("dataset", cli_member(c, "dataset"));
+}
+
 static int show(const json_t *job) {
     const json_t *in = json_object_get(job, "input"), *out = json_object_get(job, "result"),
                  *model = json_object_get(job, "model"), *problem = json_object_get(job, "problem");
@@ -193,6 +213,7 @@ static int show(const json_t *job) {
         snprintf(text, sizeof text, "%s, %s, sha-256 %s", cli_member(out, "format"), bytes, cli_member(out, "sha256"));
         line("result", text);
     }
+    compared(json_object_get(job, "compare"));
     const json_t *tr = json_object_get(job, "training"), *best = json_object_get(tr, "best");
     if (json_is_object(tr)) {
         char left[32] = "";
@@ -226,6 +247,20 @@ static int show(const json_t *job) {
     return cli_out_flush();
 }
 
+/* What a comparison found, behind the job's lines. */
+static int show_all(cli_http *h, const cli_env *env, const json_t *job, cli_answer *a) {
+    dr_error err = {0};
+    json_t *report = NULL;
+    int code = show(job);
+    if (code || !cli_job_good(job) || !json_is_object(json_object_get(job, "compare"))) return code;
+    dr_status s = cli_compare_report(h, env, cli_member(job, "id"), &report, a, &err);
+    if (s) return cli_out_error(env, s, &err, a);
+    printf("\n");
+    code = cli_compare_print(env, report);
+    json_decref(report);
+    return code;
+}
+
 int cli_show(cli_env *env) {
     dr_error err = {0};
     cli_http *h = NULL;
@@ -233,7 +268,7 @@ int cli_show(cli_env *env) {
     json_t *job = NULL;
     dr_status s = cli_connect(env, &h, &err);
     if (!s) s = cli_job_fetch(h, env, env->args[0], &job, &a, &err);
-    int code = s ? cli_out_error(env, s, &err, &a) : env->opt->json ? cli_out_json(job) : show(job);
+    int code = s ? cli_out_error(env, s, &err, &a) : env->opt->json ? cli_out_json(job) : show_all(h, env, job, &a);
     json_decref(job);
     cli_answer_clear(&a);
     cli_http_close(h);
@@ -264,7 +299,7 @@ int cli_watch(cli_env *env) {
     if (s) {
         code = cli_out_error(env, s, &err, &a);
     } else {
-        code = env->opt->json ? cli_out_json(job) : show(job);
+        code = env->opt->json ? cli_out_json(job) : show_all(h, env, job, &a);
         if (!cli_job_good(job)) code = CLI_FAILED;
     }
     json_decref(job);

@@ -7,6 +7,7 @@
 #include "client/follow.h"
 #include "client/names.h"
 #include "client/opts.h"
+#include "client/send.h"
 #include "client/wait.h"
 #include "core/base/alloc.h"
 #include "core/base/buf.h"
@@ -29,31 +30,6 @@ typedef struct upload {
     double bytes;
 } upload;
 
-/* A call with a JSON body (NULL = none). */
-static dr_status call_json(cli_http *h, const cli_env *env, const char *method, const char *path, const char *body,
-                           cli_answer *a, json_t **ret, dr_error *err) {
-    char key[40];
-    json_t *o = NULL;
-    cli_idem_key(key);
-    cli_answer_clear(a);
-    const cli_call c = {.method = method,
-                        .path = path,
-                        .accept = "application/json",
-                        .content_type = body ? "application/json" : NULL,
-                        .idem_key = !strcmp(method, "POST") ? key : NULL,
-                        .body = body ? body : "",
-                        .body_len = body ? strlen(body) : 0,
-                        .deadline_ns = env->deadline_ns};
-    dr_status s = cli_http_do(h, &c, a, err);
-    if (!s) s = cli_answer_json(a, &o, err);
-    if (s) return s;
-    if (ret)
-        *ret = o;
-    else
-        json_decref(o);
-    return DR_OK;
-}
-
 /* --- upload --- */
 
 static dr_status name_blob(upload *u, const char *part, const char *name, const char *sha, dr_error *err) {
@@ -64,24 +40,10 @@ static dr_status name_blob(upload *u, const char *part, const char *name, const 
     dr_buf_printf(&b, "/v1/datasets/%s/%s/%s", u->set, part, e ? e : "");
     snprintf(body, sizeof body, "{\"blob\":\"%s\"}", sha);
     dr_status s = !e || b.status ? dr_fail(err, DR_NOMEM, "out of memory")
-                                 : call_json(u->h, u->env, "PUT", b.data, body, u->a, NULL, err);
+                                 : cli_send_json(u->h, u->env, "PUT", b.data, body, u->a, NULL, err);
     dr_buf_done(&b);
     dr_free(e);
     return s;
-}
-
-static dr_status send_blob(upload *u, const char *sha, const char *data, size_t len, dr_error *err) {
-    char path[96];
-    snprintf(path, sizeof path, "/v1/blobs/%s", sha);
-    cli_answer_clear(u->a);
-    const cli_call c = {.method = "PUT",
-                        .path = path,
-                        .accept = "application/json",
-                        .content_type = "application/octet-stream",
-                        .body = data,
-                        .body_len = len,
-                        .deadline_ns = u->env->deadline_ns};
-    return cli_http_do(u->h, &c, u->a, err);
 }
 
 static dr_status put_picture(upload *u, const char *part, const char *path, dr_error *err) {
@@ -93,7 +55,7 @@ static dr_status put_picture(upload *u, const char *part, const char *path, dr_e
     s = name_blob(u, part, cli_base_name(path), sha, err);
     if (s && u->a->status == 404 && !strcmp(err->what, "blob_not_found")) {
         *err = (dr_error){0};
-        s = send_blob(u, sha, data, len, err);
+        s = cli_send_blob(u->h, u->env, sha, data, len, u->a, err);
         if (!s) s = name_blob(u, part, cli_base_name(path), sha, err);
         u->sent++;
         u->bytes += (double)len;
@@ -129,8 +91,8 @@ static dr_status seal(upload *u, dr_error *err) {
     char path[96];
     snprintf(path, sizeof path, "/v1/datasets/%s/seal", u->set);
     json_t *o = NULL;
-    dr_status s =
-        call_json(u->h, u->env, "POST", path, u->env->opt->set_aside ? "{\"set_aside\":true}" : "{}", u->a, &o, err);
+    dr_status s = cli_send_json(u->h, u->env, "POST", path, u->env->opt->set_aside ? "{\"set_aside\":true}" : "{}",
+                                u->a, &o, err);
     while (!s && (!strcmp(cli_member(o, "state"), "validating") || !strcmp(cli_member(o, "state"), "open"))) {
         json_decref(o);
         o = NULL;
@@ -174,7 +136,7 @@ static dr_status make_set(upload *u, dr_error *err) {
     json_t *body = o->name ? json_pack("{s:s}", "name", o->name) : json_object(), *set = NULL;
     char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
     if (!s && !text) s = dr_fail(err, DR_INVALID, "--name is no UTF-8");
-    if (!s && text) s = call_json(u->h, u->env, "POST", "/v1/datasets", text, u->a, &set, err);
+    if (!s && text) s = cli_send_json(u->h, u->env, "POST", "/v1/datasets", text, u->a, &set, err);
     if (!s) {
         snprintf(u->set, sizeof u->set, "%.40s", cli_member(set, "id"));
         s = put_sides(u, sides, 4, err);
@@ -261,7 +223,7 @@ static int train(cli_env *env, cli_http *h, cli_answer *a) {
         s = make_set(&u, &err);
     char *body = s ? NULL : training_body(o, u.set, &err);
     if (!s && !body) s = err.code;
-    if (!s) s = call_json(h, env, "POST", "/v1/jobs", body, a, &job, &err);
+    if (!s) s = cli_send_json(h, env, "POST", "/v1/jobs", body, a, &job, &err);
     free(body);
     if (s) {
         json_decref(job);
@@ -335,7 +297,7 @@ static int move(cli_env *env, const char *tail) {
     char *path = cli_job_path(env->args[0], tail);
     dr_status s = cli_connect(env, &h, &err);
     if (!s && !path) s = dr_fail(&err, DR_NOMEM, "out of memory");
-    if (!s && path) s = call_json(h, env, "POST", path, NULL, &a, &job, &err);
+    if (!s && path) s = cli_send_json(h, env, "POST", path, NULL, &a, &job, &err);
     int code = s ? cli_out_error(env, s, &err, &a) : env->opt->json ? cli_out_json(job) : CLI_OK;
     if (!s && !env->opt->json)
         cli_out_note(env, a.status == 202 ? "%s is %s; it will be paused after its step" : "%s is %s", env->args[0],

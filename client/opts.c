@@ -88,7 +88,11 @@ static const cli_opt jobs_opts[] = {
      .arg = "STATE",
      .choices = "queued|running|validating|paused|evaluating|gated|succeeded|failed|cancelled|expired",
      .help = "only jobs in this state"},
-    {.name = "type", .kind = CLI_TEXT, .to = AT(type), .arg = "TYPE", .help = "only jobs of this type (derain, train)"},
+    {.name = "type",
+     .kind = CLI_TEXT,
+     .to = AT(type),
+     .arg = "TYPE",
+     .help = "only jobs of this type (derain, train, compare)"},
     {.name = "label", .kind = CLI_TEXT, .to = AT(label), .arg = "KEY[=VALUE]", .help = "only jobs with this label"},
     {.name = "model",
      .letter = 'm',
@@ -208,6 +212,33 @@ static const cli_opt use_opts[] = {
     {.name = "force", .letter = 'f', .kind = CLI_FLAG, .to = AT(force), .help = "even a version that was rejected"},
     {0},
 };
+static const cli_opt compare_opts[] = {
+    {.name = "versions",
+     .kind = CLI_TEXT,
+     .to = AT(versions),
+     .arg = "A/1,B/2",
+     .help = "two to six of them [the one in use and the one before]"},
+    {.name = "pairs",
+     .kind = CLI_TEXT,
+     .to = AT(pairs),
+     .arg = "DIR",
+     .help = "the same pictures without rain, named alike"},
+    {.name = "dataset",
+     .kind = CLI_TEXT,
+     .to = AT(dataset),
+     .arg = "ID",
+     .help = "a data set that is there already, instead of pictures"},
+    {.name = "output",
+     .letter = 'o',
+     .kind = CLI_TEXT,
+     .to = AT(out),
+     .arg = "PATH",
+     .help = "file or folder for the sheet [ID.png]"},
+    {.name = "force", .letter = 'f', .kind = CLI_FLAG, .to = AT(force), .help = "replace a file that exists"},
+    {.name = "name", .kind = CLI_TEXT, .to = AT(name), .arg = "TEXT", .help = "a label of the job"},
+    {.name = "async", .letter = 'a', .kind = CLI_FLAG, .to = AT(async), .help = "hand in only, print the job's id"},
+    {0},
+};
 static const cli_opt no_opts[] = {{0}};
 
 const cli_command cli_commands[] = {
@@ -230,6 +261,13 @@ const cli_command cli_commands[] = {
     {"pause", "ID", "pause a training", NULL, no_opts, 1, 1, cli_pause},
     {"resume", "ID", "go on with a paused training", NULL, no_opts, 1, 1, cli_resume},
     {"datasets", "[ID]", "list data sets, or show the report of one", NULL, no_opts, 0, 1, cli_datasets},
+    {"compare", "[FILE|DIR...]", "try versions of models on pictures of one's own",
+     "Each picture goes through each version; what comes out is measured and put side by side on a sheet. With "
+     "--pairs\n"
+     "PSNR and SSIM say which is better, without it the rain score; a sign test over the pictures says whether that "
+     "can\n"
+     "be chance. Pictures go up by content: only those that the service does not have are sent.\n",
+     compare_opts, 0, 10000, cli_compare},
     {"models", "", "list the versions of models that the service has", NULL, no_opts, 0, 0, cli_models},
     {"use", "NAME VERSION", "make a version the one that serves",
      "It is loaded beside the old one, which serves until the new one is ready. A version that the gate has rejected\n"
@@ -416,7 +454,7 @@ char *cli_bash_completion(void) {
         completion_words(&b, cli_common_opts);
         dr_buf_puts(&b, "' -- \"$cur\")) ;;\n");
     }
-    dr_buf_puts(&b, "    put:*) COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n"
+    dr_buf_puts(&b, "    put:*|compare:*) COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n"
                     "    show:*|watch:*|get:*|cancel:*|logs:*|pause:*|resume:*)\n"
                     "        COMPREPLY=($(compgen -W \"$(derain jobs --timeout 2s --quiet 2>/dev/null |\n"
                     "            awk '/^job_/ { print $1 }')\" -- \"$cur\")) ;;\n"

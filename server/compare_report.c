@@ -101,6 +101,13 @@ static void leaders(const srv_compare_rows *all, int *ret_first, int *ret_second
     *ret_second = second;
 }
 
+/* No pixel of any picture changes. */
+static bool leaves_all(const srv_compare_rows *all, int a) {
+    for (size_t i = 0; i < all->n; i++)
+        if (!all->rows[i].problem && all->rows[i].row.col[a].change.psnr_rgb < 100) return false;
+    return true;
+}
+
 /* Each version against doing nothing. */
 static void say_nothing_done(const srv_compare_rows *all, dr_buf *out) {
     int better = 0;
@@ -116,7 +123,9 @@ static void say_nothing_done(const srv_compare_rows *all, dr_buf *out) {
         const srv_compare_pair p = srv_compare_pair_of(all, a, 0);
         char x[96];
         column_name(all, a, x);
-        if (p.p >= SRV_COMPARE_P)
+        if (leaves_all(all, a))
+            dr_buf_printf(out, " %s leaves all pictures as they are.", x);
+        else if (p.p >= SRV_COMPARE_P)
             dr_buf_printf(out, " %s cannot be told from doing nothing (p = %.2f).", x, p.p);
         else
             dr_buf_printf(out, " %s is %s than doing nothing (on %d of %d, p = %.2g).", x,

@@ -3,7 +3,7 @@ _derain() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd=${COMP_WORDS[1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W 'put jobs show watch get cancel train logs pause resume datasets models use rollback doctor completion --help --version' -- "$cur")); return
+        COMPREPLY=($(compgen -W 'put jobs show watch get cancel train logs pause resume datasets compare models use rollback doctor completion --help --version' -- "$cur")); return
     fi
     case $prev in
     --format) COMPREPLY=($(compgen -W 'png jpeg' -- "$cur")); return ;;
@@ -25,12 +25,13 @@ _derain() {
     pause:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     resume:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     datasets:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
+    compare:-*) COMPREPLY=($(compgen -W ' --versions --pairs --dataset --output --force --name --async --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     models:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     use:-*) COMPREPLY=($(compgen -W ' --force --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     rollback:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     doctor:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     completion:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
-    put:*) COMPREPLY=($(compgen -f -- "$cur")) ;;
+    put:*|compare:*) COMPREPLY=($(compgen -f -- "$cur")) ;;
     show:*|watch:*|get:*|cancel:*|logs:*|pause:*|resume:*)
         COMPREPLY=($(compgen -W "$(derain jobs --timeout 2s --quiet 2>/dev/null |
             awk '/^job_/ { print $1 }')" -- "$cur")) ;;

@@ -166,6 +166,9 @@ TEST(damaged_answers_are_noticed) {
     CHECK(begin(&r, digests));
     CHECK(cli_http_do(h, &(cli_call){.path = "/good"}, &a, &err) == DR_OK);
     cli_answer_clear(&a);
+    CHECK(cli_http_do(h, &(cli_call){.method = "HEAD", .path = "/good"}, &a, &err) == DR_OK &&
+          !a.len); /* of GET's body */
+    cli_answer_clear(&a);
     CHECK(cli_http_do(h, &(cli_call){.path = "/bad", .tries_max = 2}, &a, &err) == DR_CORRUPT &&
           strcmp(err.what, "digest_mismatch") == 0 && a.tries == 2);
     cli_answer_clear(&a);

@@ -221,6 +221,14 @@ TEST(without_clean_pictures_rain_decides_and_numbers_that_are_none_lose) {
     CHECK(says(&all, "5 of the 6 pictures have no clean one"));
 }
 
+TEST(a_version_that_changes_nothing_is_told) {
+    srv_compare_row rows[2] = {row_of(0, true, 1), row_of(1, true, 1)};
+    const srv_compare_rows all = {two, 2, rows, 2};
+    CHECK(says(&all, "derain/1 cannot be told from doing nothing"));
+    for (int i = 0; i < 2; i++) rows[i].row.col[1].change.psnr_rgb = 100;
+    CHECK(says(&all, "derain/1 leaves all pictures as they are."));
+}
+
 TEST(bad_pictures_are_rows_with_their_problem) {
     srv_compare_row rows[3];
     for (int i = 0; i < 3; i++) rows[i] = row_of(i, true, 1);
