@@ -208,6 +208,7 @@ FUZZ_SRC_config    := server/config.c
 FUZZ_SRC_multipart := server/multipart.c
 FUZZ_SRC_conv_cache := cuda/conv_cache.c
 FUZZ_SRC_archive   := server/archive.c
+FUZZ_SRC_compare   := server/compare_params.c server/problem.c server/archive.c $(call src,db) build/db/schema.c
 FUZZ_SRC_headers   := server/headers.c server/guard.c
 fuzz:
 	@mkdir -p build/fuzz/$(T)
@@ -215,7 +216,7 @@ fuzz:
 	build/fuzz/seeds build/fuzz/$(T)
 	$(FUZZ_CC) -std=c11 -D_GNU_SOURCE -I. -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	    -o build/fuzz/fuzz_$(T) tests/fuzz/fuzz_$(T).c $(call src,core/base core/image) $(FUZZ_SRC_$(T)) $(filter-out -ldnnl -lgomp,$(LIBS_core)) \
-	    $(if $(filter archive,$(T)),-larchive)
+	    $(if $(filter archive compare,$(T)),-larchive) $(if $(filter compare,$(T)),-lsqlite3)
 	cd build/fuzz && ./fuzz_$(T) -max_total_time=$(SECONDS) -rss_limit_mb=1024 -print_final_stats=1 $(T)
 check-layers:
 	@tests/layers.sh

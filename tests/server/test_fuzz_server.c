@@ -1,5 +1,5 @@
 /* test_fuzz_server.c - the fuzz targets of this room as plain tests: their seeds, each seed with bytes changed, cut and
- * doubled. The long runs are `make fuzz T=config`, T=multipart, T=headers and T=archive. */
+ * doubled. The long runs are `make fuzz T=config`, T=multipart, T=headers, T=compare and T=archive. */
 #include "core/base/rng.h"
 #include "tests/t.h"
 #include <stdint.h>
@@ -16,6 +16,9 @@
 
 #define LLVMFuzzerTestOneInput fuzz_archive
 #include "tests/fuzz/fuzz_archive.c"
+#undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_compare
+#include "tests/fuzz/fuzz_compare.c"
 #undef LLVMFuzzerTestOneInput
 #include "tests/server/archives.h"
 #include <archive.h>
@@ -79,6 +82,17 @@ TEST(forms) {
     };
     replay(fuzz_multipart, seeds, 2);
     CHECK(seeds[0]);
+}
+
+TEST(comparisons) {
+#define SHA "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+    static const char *const seeds[] = {
+        "{\"type\":\"compare\",\"versions\":[\"derain/1\",\"other\"],\"labels\":{\"a\":\"b\"},\"pictures\":["
+        "{\"name\":\"a.jpg\",\"blob\":\"" SHA "\",\"clean\":\"" SHA "\"},{\"name\":\"b\",\"blob\":\"" SHA
+        "\",\"clean\":null}]}",
+        "{\"dataset\":\"ds_00000000000000000000000000\",\"versions\":null}",
+        "{\"versions\":[{\"name\":\"derain\",\"version\":3,\"sha256\":\"" SHA "\"}],\"pictures\":7,\"dataset\":null}"};
+    replay(fuzz_compare, seeds, 3);
 }
 
 TEST(headers_and_paths) {
