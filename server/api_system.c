@@ -38,10 +38,10 @@ srv_next srv_system_version(srv_req *r) {
     size_t kernels = strcspn(device, " ("); /* of "AVX-512 (oneDNN 2.6.3, 2 threads)" */
     if (!no_query(r)) return SRV_REPLY;
     return srv_reply_json(r, 200,
-                          json_pack("{s:s, s:s, s:s, s:s, s:s%, s:[s,s,s,s,s]}", "version", srv_version(), "commit",
+                          json_pack("{s:s, s:s, s:s, s:s, s:s%, s:[s,s,s,s,s,s]}", "version", srv_version(), "commit",
                                     srv_commit(), "backend", srv_registry_backend(r->app->registry), "device", device,
                                     "cpu_kernels", device, kernels, "features", "derain", "jobs", "wait", "idempotency",
-                                    "datasets"));
+                                    "datasets", "compare"));
 }
 
 /* --- health --- */

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+static const double CHANGED_MUCH = 20; /* dB; rain that is taken away leaves 25 and more */
+
 size_t srv_compare_good(const srv_compare_rows *all, size_t *ret_with_clean) {
     size_t n = 0, clean = 0;
     for (size_t i = 0; i < all->n; i++) {
@@ -134,6 +136,21 @@ static void say_nothing_done(const srv_compare_rows *all, dr_buf *out) {
     }
 }
 
+/* Where only the rain score speaks: a network that wipes pictures out has a good one. */
+static void say_changed(const srv_compare_rows *all, size_t n, dr_buf *out) {
+    for (int a = 1; a <= all->n_versions; a++) {
+        double change = 0;
+        char x[96];
+        for (size_t i = 0; i < all->n; i++)
+            if (!all->rows[i].problem) change += all->rows[i].row.col[a].change.psnr_rgb / (double)n;
+        column_name(all, a, x);
+        if (change < CHANGED_MUCH)
+            dr_buf_printf(
+                out, " %s changes the pictures very much (%.1f dB against the input): its rain score means little.", x,
+                change);
+    }
+}
+
 char *srv_compare_conclusion(const srv_compare_rows *all) {
     size_t clean, n = srv_compare_good(all, &clean);
     dr_buf b;
@@ -144,6 +161,7 @@ char *srv_compare_conclusion(const srv_compare_rows *all) {
         if (all->n_versions > 2) dr_buf_printf(&b, "Of %d versions: ", all->n_versions);
         say_pair(all, first, second, &b);
         say_nothing_done(all, &b);
+        if (!clean) say_changed(all, n, &b);
         if (!clean)
             dr_buf_puts(&b, " Without clean pictures this rests on the rain score, which also falls where detail is "
                             "lost: look at the sheet.");

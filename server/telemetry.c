@@ -93,7 +93,8 @@ void srv_tele_write(srv_tele *t, dr_buf *out) {
     write_hist(out, "derain_job_infer_seconds", "time of the network", &t->infer);
     write_hist(out, "derain_job_encode_seconds", "time of encoding", &t->encode);
     write_hist(out, "derain_training_yield_seconds",
-               "what a derain job waited for the training's op at hand, where it found one", &t->yield);
+               "what a derain job waited for the op at hand of a training or comparison, where it found one",
+               &t->yield);
     srv_tele_gauge(out, "derain_http_requests_active", "requests being worked on",
                    (double)atomic_load(&t->requests_active));
     srv_tele_gauge(out, "derain_http_connections", "open connections", (double)atomic_load(&t->connections));

@@ -41,7 +41,7 @@ typedef struct srv_tele {
     _Atomic uint64_t counter[SRV_N_COUNTERS];
     _Atomic uint64_t status[6][64]; /* answers: [hundreds][rest], 64 = all that we send */
     srv_hist request, queue, decode, infer, encode;
-    srv_hist yield; /* what derain jobs waited for the training to stand still */
+    srv_hist yield; /* what derain jobs waited for the training or a comparison to stand still */
     _Atomic int64_t requests_active, connections;
     atomic_bool device_lost; /* a GPU failed for good; the CPU goes on */
 } srv_tele;

@@ -194,6 +194,9 @@ static void scores(dr_image *sheet, const layout *l, int x, int y, const dr_comp
     }
     snprintf(text, sizeof text, "RAIN %.1f", c->rain);
     write_fitting(sheet, x, y, l->cell, colour, text);
+    if (row->has_truth || !column) return;
+    snprintf(text, sizeof text, "VS INPUT %.1f DB", c->change.psnr_rgb);
+    write_fitting(sheet, x, y + LINE, l->cell, dim, text);
 }
 
 static void draw_row(dr_image *sheet, const layout *l, int y, const dr_compare_item *item) {

@@ -167,6 +167,13 @@ static bool says(const srv_compare_rows *all, const char *what) {
     return ok;
 }
 
+static bool mute_says(const srv_compare_rows *all, const char *what) {
+    char *text = srv_compare_conclusion(all);
+    bool ok = text && strstr(text, what);
+    dr_free(text);
+    return ok;
+}
+
 TEST(equal_versions_are_all_ties) {
     srv_compare_row rows[8];
     for (int i = 0; i < 8; i++) rows[i] = row_of(i, true, 0);
@@ -213,6 +220,8 @@ TEST(without_clean_pictures_rain_decides_and_numbers_that_are_none_lose) {
     for (int i = 0; i < 6; i++) rows[i] = row_of(i, false, 3);
     const srv_compare_rows all = {two, 2, rows, 6};
     CHECK(srv_compare_pair_of(&all, 2, 1).wins == 6 && says(&all, "rests on the rain score"));
+    for (int i = 0; i < 6; i++) rows[i].row.col[1].change.psnr_rgb = 30, rows[i].row.col[2].change.psnr_rgb = 15;
+    CHECK(says(&all, "derain/2 changes the pictures very much (15.0 dB") && !mute_says(&all, "derain/1 changes"));
     for (int i = 0; i < 6; i++) rows[i].row.col[2].finite = false;
     CHECK(srv_compare_pair_of(&all, 2, 1).losses == 6 && srv_compare_pair_of(&all, 2, 0).losses == 6);
     rows[0].row.col[1].finite = false;

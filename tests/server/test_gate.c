@@ -98,8 +98,9 @@ TEST(under_constant_load_training_gets_its_share_and_tickets_still_pass) {
     open_scene(&s, &t);
     for (int i = 0; i < 2; i++) CHECK(!pthread_create(&w[i], NULL, tickets, &c[i]));
     poll(NULL, 0, 4500);
+    atomic_store(&s.stop, true);
+    for (int i = 0; i < 2; i++) pthread_join(w[i], NULL); /* they use the gate */
     close_scene(&s, t);
-    for (int i = 0; i < 2; i++) pthread_join(w[i], NULL);
     int beside = atomic_load(&s.beside), ops = atomic_load(&s.ops);
     CHECK_MSG(beside >= 8, "%d ops beside tickets", beside); /* at least a turn or two of about ten */
     CHECK_MSG(ops < 150, "%d ops", ops);                     /* a share, not all */
