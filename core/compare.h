@@ -14,9 +14,10 @@
 
 #include "core/derain.h"
 
-#define DR_COMPARE_MAX 6     /* versions */
-#define DR_COMPARE_TIE 0.005 /* dB or points: what is closer than this reads the same with two decimals and is equal   \
-                              */
+#define DR_COMPARE_MAX 6 /* versions */
+
+/* dB or points: what is closer than this reads the same with two decimals, and is equal. */
+#define DR_COMPARE_TIE 0.005
 
 typedef struct dr_compare_opts {
     const dr_limits *limits;   /* NULL = defaults; mem_budget holds for the run and all pictures kept beside it */

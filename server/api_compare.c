@@ -110,7 +110,7 @@ static srv_next from_set(srv_req *r, srv_compare_params *p) {
 srv_next srv_create_comparison(srv_req *r, json_t *o) {
     srv_compare_params p;
     srv_problem problem;
-    srv_model_id version[DR_COMPARE_MAX];
+    srv_model_id version[DR_COMPARE_MAX] = {{.version = 0}};
     if (!srv_compare_params_read(o, r->app->cfg->compare_pictures_max, &p, &problem))
         return srv_reply_problem(r, &problem);
     srv_next next = p.n_wishes ? pin(r, &p, version) : pin_usual(r, &p, version);

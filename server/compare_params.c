@@ -169,16 +169,16 @@ static const db_entry *partner(const db_entry_list *set, const char *name) {
 }
 
 dr_status srv_compare_from_set(const db_entry_list *set, size_t most, db_picture **ret, size_t *ret_n, dr_error *err) {
-    const db_entry **all = dr_calloc(set->n + 1, sizeof *all);
+    size_t *all = dr_calloc(set->n + 1, sizeof *all);
     size_t n = 0;
     db_picture *list = NULL;
     for (int part = 0; all && part < 2; part++) /* the pairs first */
         for (size_t i = 0; i < set->n; i++)
-            if (set->e[i].part == (part ? DB_RAINY : DB_PAIRED_RAINY)) all[n++] = &set->e[i];
+            if (set->e[i].part == (part ? DB_RAINY : DB_PAIRED_RAINY)) all[n++] = i;
     const size_t k = n < most ? n : most;
     if (all) list = dr_calloc(k + 1, sizeof *list);
     for (size_t i = 0; list && i < k; i++) {
-        const db_entry *e = all[i * n / k], *clean = e->part == DB_PAIRED_RAINY ? partner(set, e->name) : NULL;
+        const db_entry *e = &set->e[all[i * n / k]], *clean = e->part == DB_PAIRED_RAINY ? partner(set, e->name) : NULL;
         snprintf(list[i].name, sizeof list[i].name, "%s", e->name);
         memcpy(list[i].sha256, e->sha256, DB_SHA);
         if (clean) memcpy(list[i].clean, clean->sha256, DB_SHA);

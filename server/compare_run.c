@@ -203,7 +203,8 @@ static dr_status compare_all(run *r, dr_error *err) {
         dr_error why = {0};
         if (atomic_load(&r->sig->stop)) return dr_fail(err, DR_CANCELLED, "broken off");
         dr_status s = compare_somewhere(r, row->picture, &row->row, &why);
-        if (s == DR_CANCELLED || s == DR_BACKEND || (s == DR_CONFLICT && !strcmp(why.what, "version_unusable"))) {
+        bool lame = !r->model[r->n - 1]; /* the CPU could not take over */
+        if (s == DR_CANCELLED || s == DR_BACKEND || lame) {
             *err = why;
             return s;
         }

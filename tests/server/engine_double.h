@@ -88,6 +88,7 @@ dr_status dr_compare_picture(dr_model *const *models, int n, const void *data, s
     dr_picture_info info;
     dr_image img = {0}, out[DR_COMPARE_MAX] = {{0}};
     (void)models, (void)clean_len;
+    if (!opts) return dr_fail(err, DR_INVALID, "the double wants options");
     dr_status s = dr_probe(data, len, len, opts->limits, &info, err);
     if (!s && memmem(data, len, "fail-me", 7))
         s = dr_fail_as(err, DR_CORRUPT, "image_corrupt", "the double was asked to fail");
