@@ -261,7 +261,7 @@ const cli_command cli_commands[] = {
     {"pause", "ID", "pause a training", NULL, no_opts, 1, 1, cli_pause},
     {"resume", "ID", "go on with a paused training", NULL, no_opts, 1, 1, cli_resume},
     {"datasets", "[ID]", "list data sets, or show the report of one", NULL, no_opts, 0, 1, cli_datasets},
-    {"compare", "[FILE|DIR...]", "try versions of models on pictures of one's own",
+    {"compare", "PATH...", "try versions of models on pictures of one's own",
      "Each picture goes through each version; what comes out is measured and put side by side on a sheet. With "
      "--pairs\n"
      "PSNR and SSIM say which is better, without it the rain score; a sign test over the pictures says whether that "
