@@ -114,6 +114,20 @@ check cancelled_it_says says 'state *cancelled'
 no_files() { [ ! -e "$T/data/results/$id" ] && [ ! -e "$T/data/results/$id.json" ]; }
 check cancelled_leaves_no_files no_files
 
+# beside a training, which stands still for it and goes on
+check a_training code 0 derain train --rainy "$T/rain" --clean "$T/many" --parent none --crop 64 --batch 1 --steps 100000 --threads 1
+train=$(cat "$T/out")
+step() { curl -s "$U/v1/jobs/$train" | sed 's/.*"step":\([0-9]*\).*/\1/'; }
+steps_past() { for _ in $(seq 600); do [ "$(step)" -gt "$1" ] && return 0; sleep 0.1; done; curl -s "$U/v1/jobs/$train"; return 1; }
+check the_training_runs steps_past 0
+check a_comparison_beside_it code 0 derain compare "$T/rain" --versions "idle,heavy" -o "$T/beside.png"
+check the_training_goes_on steps_past "$(step)"
+check the_training_is_cancelled code 0 derain cancel "$train"
+train_ended() { code 1 derain watch "$train"; }
+check the_training_ends train_ended
+SET=$(curl -s "$U/v1/jobs/$train" | sed 's/.*"dataset":"\(ds_[^"]*\)".*/\1/')
+check its_set_may_go erases "$U/v1/datasets/$SET"
+
 check another_long_one long
 check it_runs past "$id" 3
 kill -9 "$DAEMON"; wait "$DAEMON" 2>/dev/null; DAEMON=
