@@ -41,6 +41,9 @@ static void measure_of(const json_t *check, char *ret, size_t cap) {
                  number(check, "psnr_y"), number(check, "ssim_y"), cli_member(check, "before"),
                  number(check, "psnr_y_before"), number(check, "ssim_y_before"), number(check, "psnr_y_input"),
                  number(check, "ssim_y_input"));
+    else if (!strcmp(name, "transplant"))
+        snprintf(ret, cap, "moved rain comes off: PSNR-Y %.2f dB, the parent's %.2f dB, the input's %.2f dB",
+                 number(check, "psnr_y"), number(check, "psnr_y_before"), number(check, "psnr_y_input"));
     else if (!strcmp(name, "rain") && json_is_number(parent))
         snprintf(ret, cap, "the rain score falls from %.1f to %.1f, the parent's by %.1f", number(check, "rain_input"),
                  number(check, "rain_output"), json_number_value(parent));
@@ -75,7 +78,7 @@ static void print_gate(const json_t *data) {
         else
             measure_of(c, text, sizeof text);
         const char *word = json_is_null(ok) ? "-" : json_is_true(ok) ? "ok" : "not ok";
-        printf(*text ? "    %-7s %-6s  %s\n" : "    %-7s %s%s\n", cli_member(c, "name"), word, text);
+        printf(*text ? "    %-10s %-6s  %s\n" : "    %-10s %s%s\n", cli_member(c, "name"), word, text);
     }
 }
 

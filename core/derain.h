@@ -178,6 +178,14 @@ typedef struct dr_check {
 DR_MUSTUSE dr_status dr_model_check(dr_model *m, const void *data, size_t len, const void *clean, size_t clean_len,
                                     const dr_check_opts *opts, dr_check *ret, dr_error *err);
 
+/* A pair to measure with where there is none: the rain that m takes off a rainy picture, laid over a clean one of another
+ * scene. Both come back as PNG (RGB, 8 bits) of the size that the middles of the two have in common, at most side_max;
+ * the caller frees with dr_free. A network that takes the same rain off in another place gets the clean one back; one
+ * that darkens, blurs or leaves rain does not. Errors as dr_model_check. */
+DR_MUSTUSE dr_status dr_model_transplant(dr_model *m, const void *data, size_t len, const void *clean, size_t clean_len,
+                                         const dr_check_opts *opts, void **ret_rainy, size_t *ret_rainy_len,
+                                         void **ret_clean, size_t *ret_clean_len, dr_error *err);
+
 /* ---- benchmark ------------------------------------------------------------------------------------------------ */
 
 typedef struct dr_bench {

@@ -36,15 +36,14 @@ void srv_training_sample_path(const srv_app *app, const char *id, int64_t step, 
     srv_training_path(app, id, name, ret);
 }
 
-/* A folder and all in it. Links are taken off, not followed. */
-static void erase_tree(const char *path) {
+void srv_erase_tree(const char *path) {
     DIR *d = opendir(path);
     struct dirent *e;
     while (d && (e = readdir(d))) {
         struct stat st;
         char *sub = strcmp(e->d_name, ".") && strcmp(e->d_name, "..") ? dr_fs_join(path, e->d_name) : NULL;
         if (sub && !lstat(sub, &st) && S_ISDIR(st.st_mode))
-            erase_tree(sub);
+            srv_erase_tree(sub);
         else if (sub)
             (void)unlink(sub);
         dr_free(sub);
@@ -124,7 +123,7 @@ static dr_status link_pairs(const srv_app *app, const char *id, const db_entry_l
     dr_status s = DR_OK;
     size_t n = 0, k = 0, made = 0;
     srv_training_path(app, id, "pairs", dir);
-    erase_tree(dir);
+    srv_erase_tree(dir);
     for (size_t i = 0; i < all->n; i++) n += all->e[i].part == DB_PAIRED_RAINY && partner(all, &all->e[i]) != NULL;
     *ret_n = 0;
     if (!n) return DR_OK;
@@ -213,7 +212,7 @@ void srv_training_sweep(const srv_app *app) {
         db_job_clear(&job);
         if (!gone) continue;
         srv_training_path(app, e->d_name, "", dir);
-        erase_tree(dir);
+        srv_erase_tree(dir);
         dr_log(DR_LOG_INFO, NULL, "erased the files of training %s", e->d_name);
     }
     if (d) closedir(d);

@@ -3,6 +3,7 @@
  *   rainy.txt, clean.txt      the pictures of its data set, a path a line, without
  *   held-rainy.txt, held-clean.txt  a tenth of each side of 20 or more (at most 24), which the gate looks at
  *   pairs/rainy, pairs/clean  its paired hold-out under common names (links)
+ *   made/rainy, made/clean    where there are none: pairs made of what is held out (server/made_pairs.h)
  *   step_NNNNNNNNN.safetensors checkpoints: the last SRV_CHECKPOINTS and the one with the best score
  *   best_NNNNNNNNN.safetensors the generator (F16) of the best evaluation so far
  *   best, latest, train.safetensors  at its end: generators to serve (F16) and all nets to go on from
@@ -33,6 +34,8 @@ DR_MUSTUSE dr_status srv_training_prepare(const srv_app *app, const char *id, co
                                           size_t *ret_pairs, dr_error *err);
 /* Erase checkpoints that no row names, and what writing left half-done. */
 void srv_training_tidy(const srv_app *app, const char *id);
+/* A folder and all in it; links are taken off, not followed. */
+void srv_erase_tree(const char *path);
 /* Erase the folders of jobs that are gone. */
 void srv_training_sweep(const srv_app *app);
 

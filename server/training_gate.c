@@ -1,14 +1,13 @@
 /* training_gate.c - see training_gate.h. */
 #include "server/training_gate.h"
 #include "core/base/alloc.h"
-#include "core/base/fs.h"
 #include "core/base/log.h"
+#include "server/made_pairs.h"
 #include "server/model_files.h"
+#include "server/picture_paths.h"
 #include "server/training_files.h"
 #include <stdio.h>
 #include <string.h>
-
-enum { LIST_MAX = 16 << 20 };
 
 void srv_training_gate_limits(const json_t *gate, bool policy, srv_verdict_limits *ret, bool *ret_make_default) {
     *ret = srv_verdict_defaults;
@@ -24,54 +23,6 @@ void srv_training_gate_limits(const json_t *gate, bool policy, srv_verdict_limit
     }
     const json_t *wish = json_object_get(gate, "make_default");
     *ret_make_default = json_is_boolean(wish) ? json_is_true(wish) : policy;
-}
-
-/* --- pictures --- */
-
-typedef struct list {
-    char **path;
-    size_t n;
-} list;
-
-static void list_done(list *l) {
-    for (size_t i = 0; i < l->n; i++) dr_free(l->path[i]);
-    dr_free(l->path);
-}
-
-static dr_status add(list *l, const char *dir, const char *name, dr_error *err) {
-    char **grown = dr_realloc(l->path, (l->n + 1) * sizeof *grown);
-    if (grown) l->path = grown;
-    if (!grown || !(l->path[l->n] = dr_fs_join(dir, name))) return dr_fail(err, DR_NOMEM, "no memory for a list");
-    l->n++;
-    return DR_OK;
-}
-
-/* A file of names beside it, a line each; one that is not there is empty. */
-static dr_status read_list(const char *dir, const char *file, list *l, dr_error *err) {
-    char *path = dr_fs_join(dir, file), *text = NULL;
-    size_t len;
-    dr_status s = DR_OK;
-    if (!path) return dr_fail(err, DR_NOMEM, "no memory for a path");
-    if (dr_fs_exists(path)) s = dr_fs_read(path, LIST_MAX, &text, &len, err);
-    for (char *p = text, *end; p && *p && !s; p = end + 1) {
-        if (!(end = strchr(p, '\n'))) break;
-        *end = 0;
-        s = add(l, dir, p, err);
-    }
-    dr_free(text);
-    dr_free(path);
-    return s;
-}
-
-static dr_status read_folder(const char *dir, const char *sub, list *l, dr_error *err) {
-    char *folder = dr_fs_join(dir, sub), **names = NULL;
-    size_t n = 0;
-    if (!folder) return dr_fail(err, DR_NOMEM, "no memory for a path");
-    dr_status s = dr_fs_is_dir(folder) ? dr_fs_list(folder, &names, &n, err) : DR_OK;
-    for (size_t i = 0; i < n && !s; i++) s = add(l, folder, names[i], err);
-    dr_fs_list_free(names, n);
-    dr_free(folder);
-    return s;
 }
 
 /* --- verdict --- */
@@ -93,7 +44,7 @@ static void leave(void *arg) {
     srv_gate_end(((srv_app *)arg)->gate);
 }
 
-static srv_picture_list as_pictures(const list *l) {
+static srv_picture_list as_pictures(const srv_paths *l) {
     return (srv_picture_list){(const char *const *)l->path, l->n};
 }
 
@@ -101,12 +52,14 @@ static dr_status judge(srv_app *app, const db_job *job, int64_t version, const s
                        const srv_verdict_limits *limits, bool (*yield)(void *), void *arg, srv_verdict *ret,
                        dr_error *err) {
     char dir[SRV_PATH], weights[SRV_PATH], parent[SRV_PATH] = "";
-    list l[4] = {{0}};
+    srv_paths l[6] = {{0}};
     srv_training_path(app, job->id, "", dir);
-    dr_status s = read_list(dir, SRV_HELD_RAINY, &l[0], err);
-    if (!s) s = read_list(dir, SRV_HELD_CLEAN, &l[1], err);
-    if (!s) s = read_folder(dir, "pairs/rainy", &l[2], err);
-    if (!s) s = read_folder(dir, "pairs/clean", &l[3], err);
+    dr_status s = srv_paths_read(dir, SRV_HELD_RAINY, &l[0], err);
+    if (!s) s = srv_paths_read(dir, SRV_HELD_CLEAN, &l[1], err);
+    if (!s) s = srv_paths_folder(dir, "pairs/rainy", &l[2], err);
+    if (!s) s = srv_paths_folder(dir, "pairs/clean", &l[3], err);
+    if (!s && !l[2].n) s = srv_paths_folder(dir, SRV_MADE_RAINY, &l[4], err);
+    if (!s && !l[2].n) s = srv_paths_folder(dir, SRV_MADE_CLEAN, &l[5], err);
     if (!s) s = weights_of(app, job->model.name, version, weights, err);
     if (!s && job->model.version) s = weights_of(app, job->model.name, job->model.version, parent, err);
     const srv_verdict_in in = {.weights = weights,
@@ -115,6 +68,8 @@ static dr_status judge(srv_app *app, const db_job *job, int64_t version, const s
                                .clean = as_pictures(&l[1]),
                                .pair_rainy = as_pictures(&l[2]),
                                .pair_clean = as_pictures(&l[3]),
+                               .made_rainy = as_pictures(&l[4]),
+                               .made_clean = as_pictures(&l[5]),
                                .limits = limits,
                                .backend = app->cfg->backend,
                                .threads = (int)p->threads,
@@ -124,7 +79,7 @@ static dr_status judge(srv_app *app, const db_job *job, int64_t version, const s
                                .yield = yield,
                                .arg = arg};
     if (!s) s = srv_verdict_run(&in, ret, err);
-    for (int i = 0; i < 4; i++) list_done(&l[i]);
+    for (int i = 0; i < 6; i++) srv_paths_done(&l[i]);
     return s;
 }
 

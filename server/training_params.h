@@ -19,7 +19,7 @@ typedef struct srv_training_params {
     int64_t warmup;               /* steps in which the generators stand still; -1 = srv_training_warmup() */
     int64_t seed;
     int64_t eval_every, eval_pictures, sample_every, metric_every, save_every, save_every_s; /* 0 = open */
-    int64_t early_stop; /* evaluations without a better one that end the training; 0 = never */
+    int64_t early_stop; /* evaluations without a better one that end the training; 0 = never, -1 = open */
     double lr, lr_f;    /* negative = the preset's */
     double w_gan, w_nce, w_idt, w_cycle, w_nce_extra, w_color, w_freq, w_transplant, w_brighter;
     json_t *gate; /* object, may be NULL; owned */

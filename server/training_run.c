@@ -15,6 +15,7 @@
 #include "core/base/log.h"
 #include "core/trainer.h"
 #include "db/training.h"
+#include "server/made_pairs.h"
 #include "server/model_files.h"
 #include "server/problem.h"
 #include "server/training_files.h"
@@ -36,6 +37,7 @@ typedef struct run {
     dr_trainer *t;
     dr_engine *engine; /* for evaluations, opened when needed */
     size_t n_pairs;
+    bool made;            /* they are no pairs of the data set's, but made of what is held out (server/made_pairs.h) */
     double seconds, pace; /* spent in steps; a step's, smoothed */
     int64_t saved, saved_ns, evaluated;
     int64_t best_step;
@@ -188,11 +190,52 @@ static dr_status open_trainer(run *r, dr_error *err) {
     return dr_trainer_open(&o, &r->t, err);
 }
 
+static void enter(void *arg) {
+    srv_gate_begin(((srv_app *)arg)->gate);
+}
+static void leave(void *arg) {
+    srv_gate_end(((srv_app *)arg)->gate);
+}
+
+/* Without pairs in the data set: pairs made of what is held out, by the parent. A training can do without. */
+static dr_status make_pairs(run *r, dr_error *err) {
+    char dir[SRV_PATH], weights[SRV_PATH];
+    db_model m = {0};
+    dr_error why = {0};
+    if (!strcmp(r->p.parent, "none") || !r->job->model.version) return DR_OK;
+    dr_status s = db_model_get(r->app->db, r->job->model.name, r->job->model.version, &m, err);
+    if (s) return s;
+    bool there = srv_registry_path(r->app->registry, &m, SRV_MODEL_WEIGHTS, weights, sizeof weights);
+    db_model_clear(&m);
+    if (!there) return DR_OK; /* what is missing is told by whoever cannot do without */
+    srv_training_path(r->app, r->job->id, "", dir);
+    const srv_made_in in = {.dir = dir,
+                            .weights = weights,
+                            .pairs_max = r->p.eval_pictures,
+                            .backend = r->app->cfg->backend,
+                            .threads = (int)r->p.threads,
+                            .limits = &r->app->limits,
+                            .before = enter,
+                            .after = leave,
+                            .around = r->app,
+                            .yield = between_layers,
+                            .arg = r};
+    s = srv_made_pairs(&in, &r->n_pairs, &why);
+    r->made = !s && r->n_pairs > 0;
+    if (s == DR_CANCELLED) {
+        *err = why;
+        return s;
+    }
+    if (s) tell_failure(r, "no pairs could be made to measure with", s, &why);
+    return DR_OK;
+}
+
 static dr_status prepare(run *r, dr_error *err) {
     srv_app *app = r->app;
     db_training row;
     dr_status s = read_params(r, err);
     if (!s) s = srv_training_prepare(app, r->job->id, r->p.dataset, r->p.eval_pictures, &r->n_pairs, err);
+    if (!s && !r->n_pairs) s = make_pairs(r, err);
     if (!s) s = open_trainer(r, err);
     if (!s) s = db_training_rewind(app->db, r->job->id, r->job->epoch, dr_trainer_at(r->t), r->seconds, err);
     if (!s) s = db_training_get(app->db, r->job->id, &row, err);
@@ -204,6 +247,14 @@ static dr_status prepare(run *r, dr_error *err) {
     r->saved_ns = dr_clock_ns();
     dr_trainer_set_yield(r->t, between, r);
     tell(r, "info", dr_trainer_at(r->t) ? "resumed" : "started", dr_trainer_describe(r->t));
+    if (r->made && !dr_trainer_at(r->t)) {
+        char text[200];
+        snprintf(text, sizeof text,
+                 "it is measured on %zu pairs made of held-out pictures: rain that the parent takes off, laid over "
+                 "clean ones",
+                 r->n_pairs);
+        tell(r, "info", "pairs_made", text);
+    }
     return DR_OK;
 }
 
@@ -320,8 +371,8 @@ static dr_status score(run *r, const char *path, double *ret, dr_error *err) {
     dr_model *m = NULL;
     dr_eval e = {0};
     dr_status s = DR_OK;
-    srv_training_path(r->app, r->job->id, "pairs/rainy", rainy);
-    srv_training_path(r->app, r->job->id, "pairs/clean", clean);
+    srv_training_path(r->app, r->job->id, r->made ? SRV_MADE_RAINY : "pairs/rainy", rainy);
+    srv_training_path(r->app, r->job->id, r->made ? SRV_MADE_CLEAN : "pairs/clean", clean);
     if (!r->engine) {
         const dr_engine_opts eo = {.backend = r->app->cfg->backend, .threads = (int)r->p.threads};
         s = dr_engine_open(&eo, &r->engine, err);
@@ -375,7 +426,7 @@ static bool early_end(run *r) {
         tell(r, "info", "time_budget", text);
         return true;
     }
-    if (r->p.early_stop && worse >= r->p.early_stop) {
+    if (r->p.early_stop > 0 && worse >= r->p.early_stop) {
         snprintf(text, sizeof text, "%lld evaluations in a row were not better than that of step %lld: it ends early",
                  (long long)worse, (long long)r->best_step);
         tell(r, "info", "early_stop", text);
@@ -439,7 +490,8 @@ static dr_status hand_over(run *r, int64_t *ret_version, dr_error *err) {
              (long long)(r->best_step < 0 ? dr_trainer_at(r->t) : r->best_step));
     size_t n = strlen(measures);
     if (r->best_step >= 0)
-        snprintf(measures + n, sizeof measures - n, ",\"psnr_y\":%.6f,\"pairs\":%zu}", r->best, r->n_pairs);
+        snprintf(measures + n, sizeof measures - n, ",\"psnr_y\":%.6f,\"pairs\":%zu,\"made\":%s}", r->best, r->n_pairs,
+                 r->made ? "true" : "false");
     else
         snprintf(measures + n, sizeof measures - n, "}");
     const srv_version_new in = {.name = j->model.name,

@@ -10,6 +10,7 @@
 
 const srv_verdict_limits srv_verdict_defaults = {.psnr_loss_max = 0.1,
                                                  .ssim_loss_max = 0.002,
+                                                 .transplant_loss_max = 0.3,
                                                  .rain_fall_min = 1.0,
                                                  .rain_loss_max = 1.0,
                                                  .detail_min = 0.5,
@@ -34,7 +35,7 @@ typedef struct means { /* over one kind of pictures through one version */
     double psnr_in, psnr_out, ssim_in, ssim_out;
 } means;
 
-enum { RAINY, CLEAN, PAIRS, N_KINDS };
+enum { RAINY, CLEAN, PAIRS, MADE, N_KINDS };
 
 typedef struct numbers {
     means kind[N_KINDS];
@@ -99,6 +100,7 @@ static dr_status measure(const srv_verdict_in *in, dr_engine *e, const char *wei
     s = measure_kind(in, m, rainy, NULL, &ret->kind[RAINY], err);
     if (!s && with_clean) s = measure_kind(in, m, clean, NULL, &ret->kind[CLEAN], err);
     if (!s) s = measure_kind(in, m, &in->pair_rainy, &in->pair_clean, &ret->kind[PAIRS], err);
+    if (!s) s = measure_kind(in, m, &in->made_rainy, &in->made_clean, &ret->kind[MADE], err);
     dr_model_close(m);
     return s;
 }
@@ -154,6 +156,19 @@ static void decide_pairs(decision *d, const means *now, const means *parent, con
                      "ssim_loss_max", l->ssim_loss_max),
            "on pairs PSNR is %.2f dB and SSIM %.4f, against %.2f dB and %.4f of %s", now->psnr_out, now->ssim_out, psnr,
            ssim, parent ? "its parent" : "the rainy pictures themselves");
+}
+
+static void decide_transplant(decision *d, const means *now, const means *parent, const srv_verdict_limits *l) {
+    if (!now->n || !parent) {
+        skip(d, "transplant", parent ? "no pairs were made" : "no parent");
+        return;
+    }
+    decide(
+        d, "transplant", now->psnr_out >= parent->psnr_out - l->transplant_loss_max,
+        json_pack("{s:f, s:f, s:f, s:f}", "psnr_y", now->psnr_out, "psnr_y_before", parent->psnr_out, "psnr_y_input",
+                  now->psnr_in, "loss_max", l->transplant_loss_max),
+        "clean pictures with the rain of held-out ones laid over come back at %.2f dB, through its parent at %.2f dB",
+        now->psnr_out, parent->psnr_out);
 }
 
 static void decide_rain(decision *d, const means *now, const means *parent, bool pairs, const srv_verdict_limits *l) {
@@ -225,6 +240,7 @@ static dr_status conclude(const srv_verdict_in *in, const numbers *now, const nu
     decision d = {.checks = json_array(), .reasons = json_array(), .accepted = true, .ok = true};
     decide_finite(&d, now);
     decide_pairs(&d, &now->kind[PAIRS], parent ? &parent->kind[PAIRS] : NULL, l);
+    decide_transplant(&d, &now->kind[MADE], parent ? &parent->kind[MADE] : NULL, l);
     decide_rain(&d, &now->kind[RAINY], parent ? &parent->kind[RAINY] : NULL, now->kind[PAIRS].n > 0, l);
     decide_detail(&d, &now->kind[RAINY], now->kind[PAIRS].n > 0, l);
     decide_clean(&d, &now->kind[CLEAN], l);
@@ -253,6 +269,9 @@ dr_status srv_verdict_run(const srv_verdict_in *in, srv_verdict *ret, dr_error *
     if (in->pair_rainy.n != in->pair_clean.n)
         return dr_fail(err, DR_INVALID, "%zu rainy and %zu clean pictures are no pairs", in->pair_rainy.n,
                        in->pair_clean.n);
+    if (in->made_rainy.n != in->made_clean.n)
+        return dr_fail(err, DR_INVALID, "%zu rainy and %zu clean pictures are no pairs", in->made_rainy.n,
+                       in->made_clean.n);
     if (!in->rainy.n && !in->clean.n && !in->pair_rainy.n)
         return dr_fail_as(err, DR_INVALID, "nothing_held_out", "no pictures were held out of the training");
     dr_status s = dr_engine_open(&opts, &e, err);

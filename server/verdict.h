@@ -4,6 +4,9 @@
  *   finite  no value of any output is NaN or infinite
  *   pairs   with a paired hold-out: mean PSNR and SSIM (luma) not lower than the parent's less psnr_loss_max and
  *           ssim_loss_max; without a parent, than the rainy pictures' own
+ *   transplant  without pairs: on pairs that were made (server/made_pairs.h: rain that the parent took off, laid over
+ * clean pictures) mean PSNR not lower than the parent's less transplant_loss_max. A version that darkens, blurs or
+ *           leaves what its parent took off falls behind here
  *   rain    the mean rain score of rainy pictures (docs/rain-score.md) falls by at least rain_fall_min; without pairs,
  *           also by no less than the parent's fall less rain_loss_max
  *   detail  rainy pictures keep their fine structure: of what core/image/detail.h measures at least detail_min is left.
@@ -21,13 +24,14 @@
 #include <stdatomic.h>
 
 typedef struct srv_verdict_limits {
-    double psnr_loss_max;  /* dB */
-    double ssim_loss_max;  /* 0..1 */
-    double rain_fall_min;  /* points of 100 */
-    double rain_loss_max;  /* points of 100 */
-    double detail_min;     /* share, 0..1 */
-    double clean_psnr_min; /* dB */
-    double shift_max;      /* grey levels of 255 */
+    double psnr_loss_max;       /* dB */
+    double ssim_loss_max;       /* 0..1 */
+    double transplant_loss_max; /* dB */
+    double rain_fall_min;       /* points of 100 */
+    double rain_loss_max;       /* points of 100 */
+    double detail_min;          /* share, 0..1 */
+    double clean_psnr_min;      /* dB */
+    double shift_max;           /* grey levels of 255 */
 } srv_verdict_limits;
 extern const srv_verdict_limits srv_verdict_defaults;
 
@@ -41,10 +45,12 @@ typedef struct srv_verdict_in {
     const char *parent;                      /* weights, NULL = none */
     srv_picture_list rainy, clean;           /* unpaired hold-out; may be empty */
     srv_picture_list pair_rainy, pair_clean; /* paired hold-out, the same number of each; may be empty */
-    const srv_verdict_limits *limits;        /* NULL = defaults */
-    int pictures_max;                        /* of each kind, evenly spread; 0 = 24 */
-    int side_max;                            /* of larger pictures the middle; 0 = 512 */
-    const char *backend;                     /* as in dr_engine_opts */
+    srv_picture_list made_rainy,
+        made_clean;                   /* pairs made of the unpaired hold-out, the same number of each; likewise */
+    const srv_verdict_limits *limits; /* NULL = defaults */
+    int pictures_max;                 /* of each kind, evenly spread; 0 = 24 */
+    int side_max;                     /* of larger pictures the middle; 0 = 512 */
+    const char *backend;              /* as in dr_engine_opts */
     int threads;
     const dr_limits *image_limits;                        /* NULL = defaults */
     atomic_bool *cancel;                                  /* NULL = never */

@@ -3,12 +3,12 @@
 #include "core/base/alloc.h"
 #include "core/image/codec.h"
 #include "core/image/convert.h"
+#include "core/image/crop.h"
 #include "core/image/detail.h"
 #include "core/image/metrics.h"
 #include "core/image/rainscore.h"
 #include "core/model/engine.h"
 #include <math.h>
-#include <string.h>
 
 enum { SIDE_MIN = 16 };
 
@@ -20,27 +20,9 @@ dr_status dr_rain_score(const void *data, size_t len, const dr_limits *lim, doub
     return s;
 }
 
-/* The middle, at most side x side, without metadata. */
-static dr_status middle(dr_image *img, int side, dr_error *err) {
-    int w = img->width < side ? img->width : side, h = img->height < side ? img->height : side;
-    if (w == img->width && h == img->height) return DR_OK;
-    dr_image cut = {0};
-    dr_status s = dr_image_init(&cut, w, h, img->channels, img->depth, err);
-    if (s) return s;
-    size_t pixel = (size_t)img->channels * (size_t)img->depth / 8;
-    for (int y = 0; y < h; y++)
-        memcpy((char *)cut.pixels + (size_t)y * cut.stride,
-               (char *)img->pixels + (size_t)(y + (img->height - h) / 2) * img->stride +
-                   (size_t)((img->width - w) / 2) * pixel,
-               cut.stride);
-    dr_image_done(img);
-    *img = cut;
-    return DR_OK;
-}
-
 static dr_status load(const void *data, size_t len, const dr_check_opts *o, dr_image *ret, dr_error *err) {
     dr_status s = dr_image_decode(data, len, o->limits, ret, err);
-    if (!s && o->side_max) s = middle(ret, o->side_max, err);
+    if (!s && o->side_max) s = dr_image_crop_middle(ret, o->side_max, o->side_max, err);
     if (!s) s = dr_image_set_depth(ret, 8, err);
     return s;
 }

@@ -80,6 +80,24 @@ dr_status dr_model_check(dr_model *m, const void *data, size_t len, const void *
     return DR_OK;
 }
 
+/* The pictures as they came. */
+dr_status dr_model_transplant(dr_model *m, const void *data, size_t len, const void *clean, size_t clean_len,
+                              const dr_check_opts *opts, void **ret_rainy, size_t *ret_rainy_len, void **ret_clean,
+                              size_t *ret_clean_len, dr_error *err) {
+    (void)m, (void)opts;
+    char *a = dr_malloc(len), *b = dr_malloc(clean_len);
+    if (!a || !b) {
+        dr_free(a);
+        dr_free(b);
+        return dr_fail(err, DR_NOMEM, "out of memory");
+    }
+    memcpy(a, data, len);
+    memcpy(b, clean, clean_len);
+    *ret_rainy = a, *ret_rainy_len = len;
+    *ret_clean = b, *ret_clean_len = clean_len;
+    return DR_OK;
+}
+
 /* Version i takes i + 1 points of rain away; "fail-me" is a damaged picture. */
 dr_status dr_compare_picture(dr_model *const *models, int n, const void *data, size_t len, const void *clean,
                              size_t clean_len, const dr_compare_opts *opts, dr_compare_row *ret, dr_error *err) {

@@ -207,11 +207,11 @@ static bool run(const srv_verdict_in *in, srv_verdict *ret) {
 
 /* One verdict, one answer: which check must fail (NULL: none). */
 static bool ends(const char *weights, const char *parent, const char *failing) {
-    static const char *const names[] = {"finite", "pairs", "rain", "detail", "clean", "colour"};
+    static const char *const names[] = {"finite", "pairs", "transplant", "rain", "detail", "clean", "colour"};
     srv_verdict v = {0};
     srv_verdict_in in = unpaired(weights, parent);
     bool ok = run(&in, &v) && v.accepted == !failing && !opened;
-    for (int i = 0; i < 6 && ok && failing; i++) ok = check_of(&v, names[i]) != 0 || strstr(failing, names[i]);
+    for (int i = 0; i < 7 && ok && failing; i++) ok = check_of(&v, names[i]) != 0 || strstr(failing, names[i]);
     ok = ok && (!failing || (v.reason && *v.reason));
     if (!ok) printf("# %s: %s\n", weights, v.json ? v.json : "");
     srv_verdict_done(&v);
@@ -310,6 +310,36 @@ TEST(pairs_decide_where_there_are_some) {
     in = unpaired("helps", NULL);
     CHECK(run(&in, &v) && check_of(&v, "pairs") == -1);
     srv_verdict_done(&v);
+}
+
+/* Pairs that were made: what the parent takes off must still come off, and nothing else. */
+TEST(moved_rain_tells_a_version_that_fell_behind_its_parent) {
+    srv_verdict v = {0};
+    CHECK(pictures());
+    srv_verdict_in in = unpaired("helps", "helps");
+    in.made_rainy = in.rainy;
+    in.made_clean = in.clean;
+    CHECK(run(&in, &v) && v.accepted && check_of(&v, "transplant") == 1 && check_of(&v, "pairs") == -1);
+    srv_verdict_done(&v);
+    srv_verdict_limits l = srv_verdict_defaults;
+    in.limits = &l;
+    l.transplant_loss_max = 0.05;
+    in.weights = "helps darkens"; /* 13 grey levels: on rainy pictures alone it could pass for rain */
+    CHECK_MSG(run(&in, &v) && !v.accepted && check_of(&v, "transplant") == 0, "%s", v.json);
+    srv_verdict_done(&v);
+    in.weights = "identity";
+    CHECK(run(&in, &v) && !v.accepted && check_of(&v, "transplant") == 0);
+    srv_verdict_done(&v);
+    in = unpaired("helps", NULL); /* nobody to fall behind */
+    in.made_rainy = in.rainy;
+    in.made_clean = in.clean;
+    CHECK(run(&in, &v) && v.accepted && check_of(&v, "transplant") == -1);
+    srv_verdict_done(&v);
+    in = unpaired("helps", "helps");
+    CHECK(run(&in, &v) && check_of(&v, "transplant") == -1);
+    srv_verdict_done(&v);
+    in.made_rainy = in.rainy;
+    CHECK(srv_verdict_run(&in, &v, NULL) == DR_INVALID);
 }
 
 TEST(limits_move_the_verdict) {
