@@ -7,6 +7,7 @@
 #include "core/image/convert.h"
 #include "core/model/engine.h"
 #include "core/model/weights.h"
+#include "tests/core/scenes.h"
 #include "tests/t.h"
 #include <sys/stat.h>
 #include <unistd.h>
@@ -476,4 +477,57 @@ TEST(benchmark_measures) {
     err = (dr_error){0};
     CHECK(dr_bench_run(r.m, 32768, 32768, 1, &b, &err) == DR_TOO_LARGE && !strcmp(err.setting, "mem_budget"));
     rig_close(&r);
+}
+
+/* --- a pair made of two pictures --- */
+
+TEST(moved_rain_is_what_the_network_takes_off) {
+    char path[400];
+    dr_engine *e;
+    dr_model *m;
+    dr_error err = {0};
+    const dr_engine_opts eo = {.backend = "cpu", .threads = 1};
+    const dr_model_spec spec = {.ngf = 16, .blocks = 1, .residual = 1, .seed = 3}; /* fresh: takes nothing off */
+    snprintf(path, sizeof path, "/tmp/derain-moved-%d.safetensors", (int)getpid());
+    CHECK(!dr_model_init_file(&spec, path, &err) && !dr_engine_open(&eo, &e, &err) &&
+          !dr_model_open(e, path, &m, &err));
+    static const struct {
+        int w, h, channels, depth;
+    } kinds[] = {{40, 30, 3, 8}, {33, 64, 1, 8}, {50, 20, 4, 16}, {26, 26, 2, 8}};
+    for (int i = 0; i < 4; i++) {
+        scene_file a = scene_encoded(5, kinds[i].w, kinds[i].h, kinds[i].channels, kinds[i].depth, DR_FORMAT_PNG, 0),
+                   b = scene_encoded(6, 37, 41, 3, 8, DR_FORMAT_PNG, 0);
+        void *p, *q;
+        size_t n, k;
+        dr_image x = {0}, y = {0};
+        CHECK_MSG(!dr_model_transplant(m, a.p, a.n, b.p, b.n, NULL, &p, &n, &q, &k, &err), "%s", err.text);
+        CHECK(!dr_image_decode(p, n, NULL, &x, NULL) && !dr_image_decode(q, k, NULL, &y, NULL));
+        CHECK(x.width == (kinds[i].w < 37 ? kinds[i].w : 37) && x.height == (kinds[i].h < 41 ? kinds[i].h : 41));
+        CHECK(x.channels == 3 && x.depth == 8 && y.width == x.width && y.height == x.height);
+        CHECK(!memcmp(x.pixels, y.pixels, x.stride * (size_t)x.height));
+        dr_image_done(&x);
+        dr_image_done(&y);
+        dr_free(p);
+        dr_free(q);
+        dr_free(a.p);
+        dr_free(b.p);
+    }
+    scene_file a = scene_encoded(5, 200, 17, 3, 8, DR_FORMAT_PNG, 0),
+               b = scene_encoded(6, 17, 200, 3, 8, DR_FORMAT_PNG, 0);
+    void *p, *q;
+    size_t n, k;
+    dr_check_opts o = {.side_max = 16};
+    CHECK(!dr_model_transplant(m, a.p, a.n, b.p, b.n, &o, &p, &n, &q, &k, &err));
+    dr_free(p);
+    dr_free(q);
+    o.side_max = 15;
+    CHECK(dr_model_transplant(m, a.p, a.n, b.p, b.n, &o, &p, &n, &q, &k, &err) == DR_INVALID &&
+          !strcmp(err.what, "image_too_small"));
+    err = (dr_error){0};
+    CHECK(dr_model_transplant(m, a.p, 40, b.p, b.n, NULL, &p, &n, &q, &k, &err) == DR_CORRUPT);
+    dr_free(a.p);
+    dr_free(b.p);
+    dr_model_close(m);
+    dr_engine_close(e);
+    unlink(path);
 }
