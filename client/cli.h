@@ -71,6 +71,7 @@ int cli_train(cli_env *env);
 int cli_logs(cli_env *env);
 int cli_pause(cli_env *env);
 int cli_resume(cli_env *env);
+int cli_publish(cli_env *env);
 int cli_datasets(cli_env *env);
 int cli_compare(cli_env *env);
 int cli_models(cli_env *env);

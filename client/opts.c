@@ -239,6 +239,10 @@ static const cli_opt compare_opts[] = {
     {.name = "async", .letter = 'a', .kind = CLI_FLAG, .to = AT(async), .help = "hand in only, print the job's id"},
     {0},
 };
+static const cli_opt publish_opts[] = {
+    {.name = "reason", .kind = CLI_TEXT, .to = AT(reason), .arg = "TEXT", .help = "kept in the version's card"},
+    {0},
+};
 static const cli_opt no_opts[] = {{0}};
 
 const cli_command cli_commands[] = {
@@ -260,6 +264,9 @@ const cli_command cli_commands[] = {
     {"logs", "ID", "what happened to a job", NULL, logs_opts, 1, 1, cli_logs},
     {"pause", "ID", "pause a training", NULL, no_opts, 1, 1, cli_pause},
     {"resume", "ID", "go on with a paused training", NULL, no_opts, 1, 1, cli_resume},
+    {"publish", "ID [STEP]", "make a checkpoint of a training a version of its model",
+     "Without STEP it is the checkpoint with the best score, else the last one. The training may still be running.\n",
+     publish_opts, 1, 2, cli_publish},
     {"datasets", "[ID]", "list data sets, or show the report of one", NULL, no_opts, 0, 1, cli_datasets},
     {"compare", "PATH...", "try versions of models on pictures of one's own",
      "Each picture goes through each version; what comes out is measured and put side by side on a sheet. With "
@@ -455,7 +462,7 @@ char *cli_bash_completion(void) {
         dr_buf_puts(&b, "' -- \"$cur\")) ;;\n");
     }
     dr_buf_puts(&b, "    put:*|compare:*) COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n"
-                    "    show:*|watch:*|get:*|cancel:*|logs:*|pause:*|resume:*)\n"
+                    "    show:*|watch:*|get:*|cancel:*|logs:*|pause:*|resume:*|publish:*)\n"
                     "        COMPREPLY=($(compgen -W \"$(derain jobs --timeout 2s --quiet 2>/dev/null |\n"
                     "            awk '/^job_/ { print $1 }')\" -- \"$cur\")) ;;\n"
                     "    esac\n}\ncomplete -o filenames -F _derain derain\n");

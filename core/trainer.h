@@ -74,6 +74,11 @@ DR_MUSTUSE dr_status dr_trainer_save(dr_trainer *t, const char *path, dr_error *
 DR_MUSTUSE dr_status dr_trainer_export(dr_trainer *t, const char *path, const char *dtype, dr_error *err);
 /* All nets in F16, to fine-tune from. */
 DR_MUSTUSE dr_status dr_trainer_export_all(dr_trainer *t, const char *path, dr_error *err);
+/* Without a trainer: the same two files out of a checkpoint, byte for byte as a trainer at its step would write them
+ * (dr_trainer_export in F16, dr_trainer_export_all); either path may be NULL. The checkpoint is checked like every file
+ * from outside: header, checksum, finite values, names and shapes of all tensors that are read. It is held in memory
+ * whole. NOT_FOUND where it is not there; CORRUPT bad_model, bad_checkpoint; where it fails no file is left behind. */
+DR_MUSTUSE dr_status dr_checkpoint_export(const char *path, const char *weights, const char *train, dr_error *err);
 /* Contact sheet PNG of the current batch's domain: rows of (input, output) and of (clean, clean through the net). */
 DR_MUSTUSE dr_status dr_trainer_sheet(dr_trainer *t, const char *path, dr_error *err);
 /* Contrast of the outputs over that of their inputs (standard deviations) on the rainy half of the last sheet; negative

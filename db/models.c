@@ -179,11 +179,12 @@ static dr_status add_run(db_store *db, db_conn *c, db_req *base, dr_error *err) 
     if (found)
         return dr_fail_as(err, DR_CONFLICT, "model_version_exists", "model %s has a version %lld already", m->name,
                           (long long)m->version);
-    db_stmt q = db_sql(c,
-                       "INSERT INTO models (name, version, sha256, bytes, created_at, is_default, arch, card, origin,"
-                       " verdict, parent, dataset, job, measures, gate, path, about) VALUES (?1, ?2, ?3, ?4, " DB_NOW
-                       ", 0, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
-                       err);
+    db_stmt q =
+        db_sql(c,
+               "INSERT INTO models (name, version, sha256, bytes, created_at, is_default, arch, card, origin,"
+               " verdict, parent, dataset, job, measures, gate, path, about, step) VALUES (?1, ?2, ?3, ?4, " DB_NOW
+               ", 0, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+               err);
     db_bind_text(&q, 1, m->name);
     db_bind_i64(&q, 2, m->version);
     db_bind_text(&q, 3, m->sha256);
@@ -199,6 +200,7 @@ static dr_status add_run(db_store *db, db_conn *c, db_req *base, dr_error *err) 
     db_bind_text(&q, 13, m->gate_json);
     db_bind_text(&q, 14, m->path ? m->path : "");
     db_bind_text(&q, 15, m->about_json ? m->about_json : "{}");
+    db_bind_i64(&q, 16, m->step);
     if ((s = db_run(&q))) return s;
     return bump(c, m->name, err);
 }
@@ -322,7 +324,7 @@ dr_status db_model_previous(db_store *db, const char *name, int64_t *ret_version
 
 #define MODEL_COLUMNS                                                                                                  \
     "name, version, sha256, bytes, created_at, is_default, arch, card, origin, verdict, parent, dataset, job,"         \
-    " measures, gate, path, about, configured"
+    " measures, gate, path, about, configured, step"
 
 static void read_row(db_stmt *q, db_model *m) {
     char word[16];
@@ -347,6 +349,7 @@ static void read_row(db_stmt *q, db_model *m) {
     m->path = db_text_dup(q, 15);
     m->about_json = db_text_dup(q, 16);
     m->configured = db_i64(q, 17) != 0;
+    m->step = db_i64(q, 18);
 }
 
 dr_status db_model_get(db_store *db, const char *name, int64_t version, db_model *ret, dr_error *err) {
@@ -368,6 +371,24 @@ dr_status db_model_get(db_store *db, const char *name, int64_t version, db_model
         db_model_clear(&m);
     else
         *ret = m;
+    return s;
+}
+
+dr_status db_model_of_job(db_store *db, const char *name, const char *job, int64_t step, int64_t *ret_version,
+                          dr_error *err) {
+    db_conn *c;
+    int64_t version = 0;
+    dr_status s = db_reader_take(db, &c, err);
+    if (s) return s;
+    db_stmt q = db_sql(c, "SELECT max(version) FROM models WHERE name = ?1 AND job = ?2 AND step = ?3", err);
+    db_bind_text(&q, 1, name);
+    db_bind_text(&q, 2, job);
+    db_bind_i64(&q, 3, step);
+    if (db_row(&q)) version = db_i64(&q, 0);
+    s = db_end(&q);
+    db_reader_give(db, c);
+    if (!s && !version) return no_model(err);
+    if (!s) *ret_version = version;
     return s;
 }
 

@@ -22,6 +22,7 @@ typedef struct db_model {
     db_verdict verdict;
     int64_t parent;                  /* version of the same name, 0 = none */
     char dataset[DB_ID], job[DB_ID]; /* what it was trained from and by; "" = none */
+    int64_t step;                    /* of the job's checkpoint that it was made from; 0 = none */
     char *arch_json;                 /* {"kind","ngf","blocks","residual"} */
     char *about_json;                /* {"dtype","params","metadata"} of the file */
     char *card;                      /* path or URL of the model card, NULL = none */
@@ -35,7 +36,8 @@ void db_model_clear(db_model *m);
  * unless `replace`. */
 DR_MUSTUSE dr_status db_model_put(db_store *db, const db_model *in, bool replace, dr_error *err);
 
-/* A new version; its is_default is not looked at. CONFLICT "model_version_exists". */
+/* A new version; its is_default is not looked at. CONFLICT "model_version_exists"; a second one from the same
+ * checkpoint of a job is refused too. */
 DR_MUSTUSE dr_status db_model_add(db_store *db, const db_model *in, dr_error *err);
 
 /* What the gate said; the texts may be NULL (then what is there stays). NOT_FOUND model_not_found. */
@@ -57,6 +59,10 @@ DR_MUSTUSE dr_status db_model_revision(db_store *db, const char *name, int64_t *
 
 DR_MUSTUSE dr_status db_model_get(db_store *db, const char *name, int64_t version /* 0 = default */, db_model *ret,
                                   dr_error *err);
+/* The version of `name` that was made from this job's checkpoint of `step` (0: at its end). NOT_FOUND model_not_found.
+ */
+DR_MUSTUSE dr_status db_model_of_job(db_store *db, const char *name, const char *job, int64_t step,
+                                     int64_t *ret_version, dr_error *err);
 /* By name, newest version first; name NULL = all. At most 500 rows whose version is below `before` (0 = any). */
 DR_MUSTUSE dr_status db_model_list(db_store *db, const char *name, int64_t before, db_model **ret, size_t *ret_n,
                                    dr_error *err);

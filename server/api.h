@@ -32,6 +32,10 @@ srv_next srv_jobs_metrics(srv_req *r);
 srv_next srv_jobs_curves(srv_req *r);
 srv_next srv_jobs_sample(srv_req *r);
 srv_next srv_jobs_checkpoints(srv_req *r);
+srv_next srv_is_training(srv_req *r); /* SRV_GO: {id} is a training */
+
+/* api_publish.c */
+srv_next srv_jobs_publish(srv_req *r);
 
 /* api_blobs.c */
 srv_next srv_blobs_begin(srv_req *r);

@@ -153,8 +153,7 @@ srv_next srv_jobs_resume(srv_req *r) {
 
 /* --- metrics --- */
 
-/* SRV_GO: it is a training. */
-static srv_next is_training(srv_req *r) {
+srv_next srv_is_training(srv_req *r) {
     db_training t;
     dr_error err = {0};
     if (!db_id_valid("job_", r->param[0])) return srv_reply_error(r, "job_not_found", "no job ever had this id");
@@ -213,7 +212,7 @@ srv_next srv_jobs_metrics(srv_req *r) {
         return srv_reply_error(r, "invalid_parameter", "limit must be 1 to %d", DB_METRICS_MAX);
     int best = srv_accept_best(srv_header(r, "Accept"), types, 2);
     if (best < 0) return srv_reply_error(r, "not_acceptable", "metrics exist as %s and %s", types[0], types[1]);
-    srv_next next = is_training(r);
+    srv_next next = srv_is_training(r);
     if (next != SRV_GO) return next;
     dr_status s = db_training_metrics(r->app->db, r->param[0], from, limit, &page, &err);
     if (s) return srv_reply_failed(r, s, &err);
@@ -244,7 +243,7 @@ srv_next srv_jobs_curves(srv_req *r) {
     dr_error err = {0};
     dr_buf b;
     if (!srv_query_read(r, q)) return SRV_REPLY;
-    srv_next next = is_training(r);
+    srv_next next = srv_is_training(r);
     if (next != SRV_GO) return next;
     dr_status s = db_training_metrics(r->app->db, r->param[0], 0, DB_METRICS_MAX, &page, &err);
     if (s) return srv_reply_failed(r, s, &err);
@@ -262,7 +261,7 @@ srv_next srv_jobs_sample(srv_req *r) {
     int64_t at = 0;
     struct stat st;
     if (!srv_query_read(r, q)) return SRV_REPLY;
-    srv_next next = is_training(r);
+    srv_next next = srv_is_training(r);
     if (next != SRV_GO) return next;
     size_t n = strcspn(r->param[1], ".");
     snprintf(step, sizeof step, "%.*s", n < sizeof step ? (int)n : 0, r->param[1]);
@@ -289,7 +288,7 @@ srv_next srv_jobs_checkpoints(srv_req *r) {
     dr_error err = {0};
     char when[DR_RFC3339];
     if (!srv_query_read(r, q)) return SRV_REPLY;
-    srv_next next = is_training(r);
+    srv_next next = srv_is_training(r);
     if (next != SRV_GO) return next;
     dr_status s = db_training_get(r->app->db, r->param[0], &t, &err);
     if (!s) s = db_training_checkpoints(r->app->db, r->param[0], rows, 64, &n, &err);

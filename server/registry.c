@@ -1,10 +1,11 @@
-/* registry.c - see registry.h. One leaf lock guards the pointer to what is served, the counts of its users and the list
+/* registry.c - see registry.h: what is resident, what is served, and how that changes; new versions are made by
+ * registry_versions.c. One leaf lock guards the pointer to what is served, the counts of its users and the list
  * of tasks; engines are opened, run and freed without it. */
-#include "server/registry.h"
 #include "core/base/alloc.h"
 #include "core/base/fs.h"
 #include "core/base/log.h"
 #include "server/model_files.h"
+#include "server/registry_in.h"
 #include <jansson.h>
 #include <math.h>
 #include <pthread.h>
@@ -13,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { WARM_SIDE = 64, VERSIONS_MAX = 500 };
+enum { WARM_SIDE = 64 };
 
 typedef struct pair {
     dr_engine *engine;
@@ -32,16 +33,12 @@ typedef struct other { /* a worker's own: the last version it was asked for besi
     pair p;
 } other;
 
-enum { SET_DEFAULT, IMPORT };
-typedef struct task {
-    struct task *next;
-    int what;
-    char name[64], dir[SRV_PATH], file[64];
+typedef struct change_task {
+    srv_registry_task t;
+    char name[64];
     int64_t version, revision;
     bool force;
-    srv_registry_done done;
-    void *arg;
-} task;
+} change_task;
 
 struct srv_registry {
     srv_registry_opts o;
@@ -52,7 +49,7 @@ struct srv_registry {
     pthread_mutex_t mu; /* guards what follows */
     pthread_cond_t cond;
     served *now;
-    task *head, **tail;
+    srv_registry_task *head, **tail;
     bool stop;
     srv_registry_stats stats;
 };
@@ -94,6 +91,13 @@ static dr_status pair_load(const srv_registry *r, const char *path, const char *
     if (sha256 && *sha256 && strcmp(i->sha256, sha256))
         return dr_fail_as(err, DR_CORRUPT, "bad_model", "'%s' is not what was registered: its sha-256 differs", path);
     return warm(p->model, err);
+}
+
+dr_status srv_registry_try(const srv_registry *r, const char *path, const char *sha256, dr_error *err) {
+    pair p = {0};
+    dr_status s = pair_load(r, path, sha256, &p, err);
+    pair_close(&p);
+    return s;
 }
 
 static void served_free(served *v) {
@@ -178,8 +182,7 @@ static dr_status weights_of(srv_registry *r, const db_model *m, char path[SRV_PA
     return dr_fail(err, DR_NOT_FOUND, "there is no file of weights");
 }
 
-/* What the file says about itself, as the texts of a row. False without memory. */
-static bool describe(const dr_model_info *i, char **ret_arch, char **ret_about) {
+bool srv_registry_describe(const dr_model_info *i, char **ret_arch, char **ret_about) {
     json_t *meta = json_loads(i->metadata_json ? i->metadata_json : "{}", 0, NULL);
     if (!json_is_object(meta)) {
         json_decref(meta);
@@ -198,127 +201,6 @@ static bool describe(const dr_model_info *i, char **ret_arch, char **ret_about) 
 static void row_from(const dr_model_info *i, db_model *m) {
     memcpy(m->sha256, i->sha256, sizeof m->sha256);
     m->bytes = (int64_t)i->bytes;
-}
-
-/* --- new versions --- */
-
-/* A version that was made by this job, or imported with these bytes. */
-static dr_status find_same(srv_registry *r, const srv_version_new *in, const char *sha, int64_t *ret_version,
-                           int64_t *ret_next, dr_error *err) {
-    db_model *list;
-    size_t n;
-    dr_status s = db_model_list(r->o.db, in->name, 0, &list, &n, err);
-    if (s) return s;
-    *ret_version = 0;
-    *ret_next = n ? list[0].version + 1 : 1;
-    for (size_t i = 0; i < n; i++) {
-        bool ours = in->job && *in->job ? !strcmp(list[i].job, in->job) : !strcmp(list[i].sha256, sha);
-        if (ours && (in->job || in->origin == DB_IMPORTED)) *ret_version = list[i].version;
-    }
-    db_model_list_clear(list, n);
-    return DR_OK;
-}
-
-static dr_status fill_stage(const srv_version_new *in, const char *dir, dr_error *err) {
-    dr_status s = srv_mfiles_adopt(dir, SRV_MODEL_WEIGHTS, in->weights, err);
-    if (!s && in->train) s = srv_mfiles_adopt(dir, SRV_MODEL_TRAIN, in->train, err);
-    if (s || !in->card) return s;
-    char *path = dr_fs_join(dir, SRV_MODEL_CARD);
-    if (!path) return dr_fail(err, DR_NOMEM, "out of memory");
-    s = dr_fs_write_atomic(path, in->card, strlen(in->card), err);
-    dr_free(path);
-    return s;
-}
-
-/* Files first, then the row. A number that a crashed life left a folder under is passed over. */
-static dr_status give_number(srv_registry *r, const char *dir, db_model *row, dr_error *err) {
-    dr_status s = DR_CONFLICT;
-    for (int i = 0; i < VERSIONS_MAX && s == DR_CONFLICT; i++, row->version++) {
-        if (err) *err = (dr_error){0};
-        s = srv_mfiles_publish(r->root, dir, row->name, row->version, err);
-        if (!s) break;
-    }
-    if (s) return s;
-    s = db_model_add(r->o.db, row, err);
-    if (s) srv_mfiles_erase(r->root, row->name, row->version);
-    return s;
-}
-
-/* The staged folder `dir` holds a generator that was checked. */
-static dr_status register_stage(srv_registry *r, const srv_version_new *in, const dr_model_info *info, const char *dir,
-                                int64_t *ret_version, bool *ret_made, dr_error *err) {
-    db_model row = {.origin = in->origin, .verdict = in->verdict, .parent = in->parent}, top = {0};
-    int64_t same = 0;
-    dr_status s = find_same(r, in, info->sha256, &same, &row.version, err);
-    *ret_made = !s && !same;
-    if (s || same) {
-        *ret_version = same;
-        return s;
-    }
-    snprintf(row.name, sizeof row.name, "%s", in->name);
-    snprintf(row.dataset, sizeof row.dataset, "%s", in->dataset ? in->dataset : "");
-    snprintf(row.job, sizeof row.job, "%s", in->job ? in->job : "");
-    row_from(info, &row);
-    row.measures_json = (char *)(uintptr_t)in->measures_json;
-    row.gate_json = (char *)(uintptr_t)in->gate_json;
-    if (!describe(info, &row.arch_json, &row.about_json)) s = dr_fail(err, DR_NOMEM, "out of memory");
-    if (!s) s = give_number(r, dir, &row, err);
-    free(row.arch_json); /* jansson's */
-    free(row.about_json);
-    if (s) return s;
-    *ret_version = row.version;
-    /* the first version of a new name is what the name stands for */
-    if (db_model_get(r->o.db, in->name, 0, &top, NULL) == DR_NOT_FOUND)
-        s = db_model_set_default(r->o.db, in->name, row.version, 0, false, NULL, err);
-    db_model_clear(&top);
-    return s;
-}
-
-dr_status srv_registry_add(srv_registry *r, const srv_version_new *in, int64_t *ret_version, bool *ret_made,
-                           dr_error *err) {
-    char dir[SRV_PATH];
-    dr_model_info info = {0};
-    if (!srv_model_name_ok(in->name))
-        return dr_fail(err, DR_INVALID, "'%.80s' cannot be the name of a model", in->name);
-    dr_status s = dr_model_describe(in->weights, &info, err);
-    if (s) return s;
-    s = srv_mfiles_stage(r->root, dir, err);
-    if (!s) {
-        s = fill_stage(in, dir, err);
-        if (!s) s = register_stage(r, in, &info, dir, ret_version, ret_made, err);
-        srv_mfiles_discard(dir); /* gone already where it was published */
-    }
-    dr_model_info_done(&info);
-    return s;
-}
-
-static dr_status join(char ret[SRV_PATH], const char *dir, const char *file, dr_error *err) {
-    return snprintf(ret, SRV_PATH, "%s/%s", dir, file) < SRV_PATH
-               ? DR_OK
-               : dr_fail(err, DR_INVALID, "the data folder's path is too long");
-}
-
-static dr_status import(srv_registry *r, const task *t, srv_change *ret, dr_error *err) {
-    char sent[SRV_PATH], weights[SRV_PATH], train[SRV_PATH] = "";
-    dr_model_info info = {0};
-    pair p = {0};
-    bool training = false;
-    const srv_version_new in = {.name = t->name, .origin = DB_IMPORTED};
-    dr_status s = join(sent, t->dir, t->file, err);
-    if (!s) s = join(weights, t->dir, SRV_MODEL_WEIGHTS, err);
-    if (!s) s = join(train, t->dir, SRV_MODEL_TRAIN, err);
-    if (!s) s = dr_model_import_file(sent, weights, &training, err);
-    if (!s && training && rename(sent, train)) s = dr_fail(err, DR_IO, "cannot keep the file of the training");
-    if (!s && !training) (void)unlink(sent);
-    if (!s) s = dr_model_describe(weights, &info, err);
-    if (!s && pair_load(r, weights, info.sha256, &p, NULL)) /* does it run? */
-        s = dr_fail_as(err, DR_CORRUPT, "bad_model", "the network does not run, or answers with values that are none");
-    pair_close(&p);
-    if (!s) s = register_stage(r, &in, &info, t->dir, &ret->version, &ret->made, err);
-    if (!s) s = db_model_revision(r->o.db, t->name, &ret->revision, err);
-    dr_model_info_done(&info);
-    srv_mfiles_discard(t->dir);
-    return s;
 }
 
 /* --- the default --- */
@@ -342,7 +224,7 @@ static void count_load(srv_registry *r, bool good) {
     pthread_mutex_unlock(&r->mu);
 }
 
-static dr_status check_revision(srv_registry *r, const task *t, dr_error *err) {
+static dr_status check_revision(srv_registry *r, const change_task *t, dr_error *err) {
     int64_t now;
     dr_status s = db_model_revision(r->o.db, t->name, &now, err);
     if (s || !t->revision || now == t->revision) return s;
@@ -350,7 +232,7 @@ static dr_status check_revision(srv_registry *r, const task *t, dr_error *err) {
                       t->name, (long long)now);
 }
 
-static dr_status set_default(srv_registry *r, const task *t, srv_change *ret, dr_error *err) {
+static dr_status set_default(srv_registry *r, const change_task *t, srv_change *ret, dr_error *err) {
     char path[SRV_PATH];
     db_model m = {0};
     served *fresh = NULL;
@@ -378,14 +260,23 @@ static dr_status set_default(srv_registry *r, const task *t, srv_change *ret, dr
     return s;
 }
 
+static dr_status run_change(srv_registry *r, srv_registry_task *t, srv_change *ret, dr_error *err) {
+    return set_default(r, (const change_task *)t, ret, err);
+}
+static void drop_change(srv_registry_task *t) {
+    dr_free(t);
+}
+
 /* --- the thread --- */
 
-static void work(srv_registry *r, task *t) {
+static void work(srv_registry *r, srv_registry_task *t) {
     dr_error err = {0};
     srv_change c = {0};
-    dr_status s = t->what == IMPORT ? import(r, t, &c, &err) : set_default(r, t, &c, &err);
-    t->done(t->arg, s, &c, &err);
-    dr_free(t);
+    const srv_registry_done done = t->done;
+    void *arg = t->arg;
+    dr_status s = t->run(r, t, &c, &err);
+    t->drop(t); /* what was staged is gone when the answer is out */
+    done(arg, s, &c, &err);
 }
 
 static void *run(void *arg) {
@@ -393,7 +284,7 @@ static void *run(void *arg) {
     for (;;) {
         pthread_mutex_lock(&r->mu);
         while (!r->head && !r->stop) pthread_cond_wait(&r->cond, &r->mu);
-        task *t = r->head;
+        srv_registry_task *t = r->head;
         if (t && !(r->head = t->next)) r->tail = &r->head;
         pthread_mutex_unlock(&r->mu);
         if (!t) return NULL;
@@ -401,16 +292,7 @@ static void *run(void *arg) {
     }
 }
 
-static void submit(srv_registry *r, const task *in) {
-    task *t = dr_malloc(sizeof *t);
-    if (!t) {
-        dr_error err = {0};
-        dr_status s = dr_fail(&err, DR_NOMEM, "out of memory");
-        if (in->what == IMPORT) srv_mfiles_discard(in->dir);
-        in->done(in->arg, s, &(srv_change){0}, &err);
-        return;
-    }
-    *t = *in;
+void srv_registry_submit(srv_registry *r, srv_registry_task *t) {
     t->next = NULL;
     pthread_mutex_lock(&r->mu);
     *r->tail = t;
@@ -419,20 +301,25 @@ static void submit(srv_registry *r, const task *in) {
     pthread_mutex_unlock(&r->mu);
 }
 
-void srv_registry_set_default_async(srv_registry *r, const char *name, int64_t version, int64_t revision, bool force,
-                                    srv_registry_done done, void *arg) {
-    task t = {.what = SET_DEFAULT, .version = version, .revision = revision, .force = force, .done = done, .arg = arg};
-    snprintf(t.name, sizeof t.name, "%s", name);
-    submit(r, &t);
+void srv_registry_no_memory(srv_registry_done done, void *arg) {
+    dr_error err = {0};
+    dr_status s = dr_fail(&err, DR_NOMEM, "out of memory");
+    done(arg, s, &(srv_change){0}, &err);
 }
 
-void srv_registry_import_async(srv_registry *r, const char *name, const char *dir, const char *file,
-                               srv_registry_done done, void *arg) {
-    task t = {.what = IMPORT, .done = done, .arg = arg};
-    snprintf(t.name, sizeof t.name, "%s", name);
-    snprintf(t.dir, sizeof t.dir, "%s", dir);
-    snprintf(t.file, sizeof t.file, "%s", file);
-    submit(r, &t);
+void srv_registry_set_default_async(srv_registry *r, const char *name, int64_t version, int64_t revision, bool force,
+                                    srv_registry_done done, void *arg) {
+    change_task *c = dr_calloc(1, sizeof *c);
+    if (!c) {
+        srv_registry_no_memory(done, arg);
+        return;
+    }
+    *c = (change_task){.t = {.run = run_change, .drop = drop_change, .done = done, .arg = arg},
+                       .version = version,
+                       .revision = revision,
+                       .force = force};
+    snprintf(c->name, sizeof c->name, "%s", name);
+    srv_registry_submit(r, &c->t);
 }
 
 typedef struct waiter {
@@ -528,6 +415,9 @@ const char *srv_registry_device(const srv_registry *r) {
 const char *srv_registry_root(const srv_registry *r) {
     return r->root;
 }
+db_store *srv_registry_db(const srv_registry *r) {
+    return r->o.db;
+}
 
 void srv_registry_stats_get(srv_registry *r, srv_registry_stats *ret) {
     pthread_mutex_lock(&r->mu);
@@ -579,7 +469,7 @@ static dr_status register_configured(srv_registry *r, const dr_model_info *i, sr
     row.card = (char *)(uintptr_t)r->o.card;
     row.path = realpath(r->o.model, NULL); /* the daemon may start elsewhere next time */
     if (!row.path) s = dr_fail(err, DR_IO, "cannot find '%s' any more", r->o.model);
-    if (!s && !describe(i, &row.arch_json, &row.about_json)) s = dr_fail(err, DR_NOMEM, "out of memory");
+    if (!s && !srv_registry_describe(i, &row.arch_json, &row.about_json)) s = dr_fail(err, DR_NOMEM, "out of memory");
     if (!s) s = db_model_put(r->o.db, &row, true, err);
     *ret = id_of(&row);
     free(row.arch_json);
@@ -632,7 +522,9 @@ dr_status srv_registry_open(const srv_registry_opts *opts, srv_registry **ret, d
     r->tail = &r->head;
     pthread_mutex_init(&r->mu, NULL);
     pthread_cond_init(&r->cond, NULL);
-    dr_status s = join(r->root, opts->data, "models", err);
+    dr_status s = snprintf(r->root, sizeof r->root, "%s/models", opts->data) < (int)sizeof r->root
+                      ? DR_OK
+                      : dr_fail(err, DR_INVALID, "the data folder's path is too long");
     if (!s) s = srv_mfiles_open(r->root, err);
     if (!s) srv_mfiles_sweep(r->root, known, opts->db);
     if (!s && !(r->others = dr_calloc((size_t)opts->workers, sizeof *r->others)))

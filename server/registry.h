@@ -64,6 +64,7 @@ typedef struct srv_version_new {
     db_verdict verdict;
     int64_t parent;            /* 0 = none */
     const char *dataset, *job; /* NULL = none */
+    int64_t step;              /* of the job's checkpoint that this is, 0 = made at its end */
     const char *weights;       /* generator (safetensors); becomes ours under a second name, the caller may erase it */
     const char *train;         /* all nets, NULL = none */
     const char *card;          /* text of the card, NULL = none */
@@ -79,7 +80,7 @@ DR_MUSTUSE dr_status srv_registry_add(srv_registry *r, const srv_version_new *in
 
 typedef struct srv_change {
     int64_t version, revision; /* what became the default or was made; the name's revision after it */
-    bool made;                 /* import: false = the same bytes were there */
+    bool made;                 /* import, publish: false = it was there */
 } srv_change;
 /* On the registry's thread; err is borrowed. */
 typedef void (*srv_registry_done)(void *arg, dr_status s, const srv_change *c, const dr_error *err);
@@ -96,6 +97,12 @@ DR_MUSTUSE dr_status srv_registry_set_default(srv_registry *r, const char *name,
  * state dict. The staged folder `dir` holds it as `file`; the folder is taken over. */
 void srv_registry_import_async(srv_registry *r, const char *name, const char *dir, const char *file,
                                srv_registry_done done, void *arg);
+/* The weights of a training's checkpoint (the moving average where there is one) as a new version, with all nets to go
+ * on from. in: name, parent, dataset, job, step, measures_json, card, which are copied; the rest is not looked at. A
+ * checkpoint that was published before is answered with its version (made false), whether it is still there or not.
+ * NOT_FOUND checkpoint_not_found, CONFLICT checkpoint_unusable. */
+void srv_registry_publish_async(srv_registry *r, const srv_version_new *in, const char *checkpoint,
+                                srv_registry_done done, void *arg);
 const char *srv_registry_root(const srv_registry *r); /* DATA/models, for staging */
 
 typedef struct srv_registry_stats {

@@ -22,6 +22,8 @@ const srv_route srv_routes[] = {
     {"GET", "/v1/jobs/{id}/curves.svg", NULL, NULL, srv_jobs_curves, false, "A training's losses, drawn"},
     {"GET", "/v1/jobs/{id}/samples/{name}", NULL, NULL, srv_jobs_sample, false, "A training's pictures at a step"},
     {"GET", "/v1/jobs/{id}/checkpoints", NULL, NULL, srv_jobs_checkpoints, false, "A training's checkpoints"},
+    {"POST", "/v1/jobs/{id}/checkpoints/{step}/publish", NULL, NULL, srv_jobs_publish, false,
+     "Make a checkpoint a version of its model"},
     {"GET", "/v1/blobs/{sha256}", NULL, NULL, srv_blobs_get, false, "A picture by its content"},
     {"PUT", "/v1/blobs/{sha256}", srv_blobs_begin, srv_blobs_data, srv_blobs_ready, false, "Upload a picture"},
     {"DELETE", "/v1/blobs/{sha256}", NULL, NULL, srv_blobs_delete, false, "Erase a picture that no set holds"},

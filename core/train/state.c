@@ -49,7 +49,7 @@ static double *real_at(dr_train_opts *o, size_t off) {
     return (double *)(void *)((char *)o + off);
 }
 
-static void put_generator(dr_st_writer *w, const dr_train_opts *o, int64_t step, const char *kind) {
+void dr_state_about(dr_st_writer *w, const dr_train_opts *o, int64_t step, const char *kind) {
     dr_st_writer_meta(w, "derain.arch", "resnet");
     dr_st_writer_meta(w, "derain.kind", kind);
     dr_st_writer_meta(w, "derain.name", "derain");
@@ -144,8 +144,7 @@ void dr_state_sizes(const dr_st *f, dr_train_opts *o) {
 
 /* ---- tensors ---- */
 
-/* Logical dims of a parameter as the file has them: 4 for convolutions, 2 for linear layers, 1 for biases. */
-static int dims_of(const dr_param *p, int64_t d[4]) {
+int dr_state_dims(const dr_param *p, int64_t d[4]) {
     size_t len = strlen(p->name);
     bool bias = len >= 4 && !strcmp(p->name + len - 4, "bias");
     int rank = bias ? 1 : strncmp(p->name, "mlp_", 4) == 0 ? 2 : 4;
@@ -157,7 +156,7 @@ static int dims_of(const dr_param *p, int64_t d[4]) {
 static dr_status load_one(const dr_st_tensor *t, const char *name, const dr_param *p, dr_backend *be, float *dst,
                           dr_error *err) {
     int64_t d[4];
-    int rank = dims_of(p, d);
+    int rank = dr_state_dims(p, d);
     if (!t) return dr_fail_as(err, DR_CORRUPT, "bad_model", "tensor '%s' is missing", name);
     if (!dr_st_has_shape(t, rank, d))
         return dr_fail_as(err, DR_CORRUPT, "bad_model", "tensor '%s' has another shape than this net", t->name);
@@ -243,7 +242,7 @@ static void put_block(sink *k, const char *prefix, const dr_params *ps, const fl
     char name[160];
     for (int i = 0; i < ps->n && k->n < k->cap; i++) {
         int64_t d[4];
-        int rank = dims_of(&ps->p[i], d);
+        int rank = dr_state_dims(&ps->p[i], d);
         source *s = &k->sources[k->n++];
         *s = (source){ps->be, block + dr_params_offset(ps, i)};
         snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? "." : "", ps->p[i].name);
@@ -303,7 +302,7 @@ dr_status dr_state_save(dr_nets *m, const dr_image_pool *a, const dr_image_pool 
     sink k;
     dr_status s = sink_init(&k, m, err);
     if (s) return s;
-    put_generator(k.w, o, info->step, "checkpoint");
+    dr_state_about(k.w, o, info->step, "checkpoint");
     dr_st_writer_meta(k.w, "train.data", info->fingerprint);
     dr_st_writer_meta(k.w, "train.device", info->device);
     char prefix[64];
@@ -326,7 +325,7 @@ dr_status dr_state_export(dr_nets *m, const dr_train_opts *o, int64_t step, dr_s
     sink k;
     dr_status s = sink_init(&k, m, err);
     if (s) return s;
-    put_generator(k.w, o, step, "generator");
+    dr_state_about(k.w, o, step, "generator");
     dr_params *ps = &m->g[0].params;
     put_block(&k, "", ps, m->ema ? m->ema : ps->value, dtype);
     return sink_save(&k, path, err);
@@ -336,7 +335,7 @@ dr_status dr_state_export_all(dr_nets *m, const dr_train_opts *o, int64_t step, 
     sink k;
     dr_status s = sink_init(&k, m, err);
     if (s) return s;
-    put_generator(k.w, o, step, "training");
+    dr_state_about(k.w, o, step, "training");
     for (dr_net n = 0; n < DR_NETS; n++) {
         dr_params *ps = dr_nets_params(m, n);
         put_block(&k, dr_net_name(n), ps, n == DR_NET_G_A && m->ema ? m->ema : ps->value, DR_ST_F16);

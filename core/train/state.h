@@ -41,4 +41,10 @@ DR_MUSTUSE dr_status dr_state_export(dr_nets *nets, const dr_train_opts *o, int6
 DR_MUSTUSE dr_status dr_state_export_all(dr_nets *nets, const dr_train_opts *o, int64_t step, const char *path,
                                          dr_error *err);
 
+/* What every kind of file says of its nets and options; kind: "checkpoint", "generator" or "training". */
+void dr_state_about(dr_st_writer *w, const dr_train_opts *o, int64_t step, const char *kind);
+/* Logical dims of a parameter as the files have them: 4 for convolutions, 2 for linear layers, 1 for biases. The rank.
+ */
+int dr_state_dims(const dr_param *p, int64_t d[4]);
+
 #endif

@@ -60,6 +60,35 @@ TEST(a_version_keeps_what_it_was_made_from) {
     scratch_rm(dir);
 }
 
+/* What a job makes at its end and what was published of it on the way are versions of their own. */
+TEST(a_checkpoint_has_one_version) {
+    db_store *db = with_three();
+    CHECK(db != NULL);
+    const char *const job = "job_01ARZ3NDEKTSV4RRFFQ69G5FAV";
+    int64_t v = 0;
+    db_model m = version(4, 'd'), got = {0};
+    snprintf(m.job, sizeof m.job, "%s", job);
+    CHECK(db_model_of_job(db, "derain", job, 20, &v, NULL) == DR_NOT_FOUND && v == 0);
+    m.step = 20;
+    CHECK(db_model_add(db, &m, NULL) == DR_OK);
+    CHECK(db_model_of_job(db, "derain", job, 20, &v, NULL) == DR_OK && v == 4);
+    CHECK(db_model_of_job(db, "derain", job, 0, &v, NULL) == DR_NOT_FOUND); /* not its end */
+    CHECK(db_model_of_job(db, "derain", job, 30, &v, NULL) == DR_NOT_FOUND);
+    CHECK(db_model_of_job(db, "other", job, 20, &v, NULL) == DR_NOT_FOUND);
+    CHECK(db_model_get(db, "derain", 4, &got, NULL) == DR_OK && got.step == 20);
+    db_model_clear(&got);
+    m = version(5, 'e');
+    snprintf(m.job, sizeof m.job, "%s", job);
+    m.step = 20;
+    CHECK(db_model_add(db, &m, NULL) != DR_OK); /* the second from the same one */
+    m.step = 0;
+    CHECK(db_model_add(db, &m, NULL) == DR_OK);
+    CHECK(db_model_of_job(db, "derain", job, 0, &v, NULL) == DR_OK && v == 5);
+    CHECK(db_model_of_job(db, "derain", job, 20, &v, NULL) == DR_OK && v == 4);
+    db_close(db);
+    scratch_rm(dir);
+}
+
 TEST(the_default_is_a_stack) {
     db_store *db = with_three();
     CHECK(db != NULL);
