@@ -33,15 +33,17 @@ typedef struct dr_train_opts {
     double w_color, w_freq;   /* of broad colours against the source's, of spectra of reconstructions */
     double w_brighter, w_low; /* weights against output brighter than its input, and against broad changes */
     double
-        transplant_gain;  /* strength of transplanted rain: gain^-1/2 to gain, drawn a step; negative = the preset's */
-    double ema_decay;     /* negative = the preset's; 0 = none */
-    double ema_age;       /* steps that the average has behind it; negative = many where the generator comes from init, so
-                             that it moves away from that slowly, else 0 */
-    double decay_part;    /* last part of the steps, whose rates fall to zero; negative = the preset's */
-    double warmup;        /* steps in which the generators stand still while the other nets learn; negative = 0 */
-    double streaks_share; /* part of the rainy samples that are rendered; negative = 0.5 */
-    int pool;             /* image pool size; -1 = the preset's */
-    uint64_t seed;        /* 0 = 1, or the checkpoint's */
+        transplant_gain; /* strength of transplanted rain: gain^-1/2 to gain, drawn a step; negative = the preset's */
+    double ema_decay;    /* negative = the preset's; 0 = none */
+    double ema_age;    /* steps that the average has behind it; negative = many where the generator comes from init, so
+                          that it moves away from that slowly, else 0 */
+    double decay_part; /* last part of the steps, whose rates fall to zero; negative = the preset's */
+    double warmup;     /* steps in which the generators stand still while the other nets learn; negative = 0 */
+    double streaks_share;  /* part of the rainy samples that are rendered; negative = 0.5 */
+    int pool;              /* image pool size; -1 = the preset's */
+    uint64_t pictures_max; /* bytes of decoded pictures to keep of each side, others are decoded again and again: the
+                              bits are the same; 0 = 4 GiB */
+    uint64_t seed;         /* 0 = 1, or the checkpoint's */
 } dr_train_opts;
 void dr_train_opts_init(dr_train_opts *o);
 
@@ -86,6 +88,17 @@ DR_MUSTUSE dr_status dr_trainer_sheet(dr_trainer *t, const char *path, dr_error 
 double dr_trainer_spread(const dr_trainer *t);
 /* Without a trainer: a PNG of n rainy and n clean samples as the first batches would have them. */
 DR_MUSTUSE dr_status dr_train_preview(const dr_train_opts *o, int n, const char *path, dr_error *err);
+/* What a training with these options will hold at most, from its shapes alone: nothing of it is allocated, only the
+ * header and sizes of o->init or o->resume are read. Sums are of host memory where the backend is the CPU. */
+typedef struct dr_train_size {
+    uint64_t nets;  /* the six nets: weights, gradients, moments, average */
+    uint64_t step;  /* one step: activations, gradients on their way, scratch of the kernels */
+    uint64_t sheet; /* of a sample sheet, beside a step's */
+    uint64_t file;  /* the checkpoint or weights that it begins with, while they are read */
+    uint64_t host;  /* batches made ahead, image pools, buffers of files: host memory on every backend */
+    uint64_t total; /* on the CPU, without the pictures that are kept (pictures_max) */
+} dr_train_size;
+DR_MUSTUSE dr_status dr_train_plan(const dr_train_opts *o, dr_train_size *ret, dr_error *err);
 /* Time `runs` steps of the objective of METHOD.md section 9 on made-up pictures; o needs only the sizes and the
  * backend. */
 DR_MUSTUSE dr_status dr_trainer_bench(const dr_train_opts *o, int runs, double *ret_median_ms, double *ret_min_ms,

@@ -521,3 +521,23 @@ dr_status db_dataset_next(db_store *db, char ret_id[DB_ID], dr_error *err) {
     memcpy(ret_id, id, sizeof id);
     return DR_OK;
 }
+
+dr_status db_dataset_pixels(db_store *db, const char *id, db_set_pixels *ret, dr_error *err) {
+    db_conn *c;
+    db_set_pixels px = {0};
+    dr_status s = db_reader_take(db, &c, err);
+    if (s) return s;
+    db_stmt q = db_sql(c,
+                       "SELECT coalesce(sum(iif(e.part = 0, f.width * f.height, 0)), 0),"
+                       " coalesce(sum(iif(e.part = 1, f.width * f.height, 0)), 0),"
+                       " coalesce(max(iif(e.part >= 2, f.width * f.height, 0)), 0)"
+                       " FROM dataset_entries e JOIN blob_facts f USING (sha256) WHERE e.dataset_id = ?1"
+                       " AND e.aside IS NULL AND f.code IS NULL",
+                       err);
+    db_bind_text(&q, 1, id);
+    if (db_row(&q)) px = (db_set_pixels){db_i64(&q, 0), db_i64(&q, 1), db_i64(&q, 2)};
+    s = db_end(&q);
+    db_reader_give(db, c);
+    if (!s) *ret = px;
+    return s;
+}

@@ -110,4 +110,11 @@ typedef struct db_aside {
 DR_MUSTUSE dr_status db_dataset_finish(db_store *db, const char *id, bool ready, const char *reasons_json,
                                        const db_aside *aside, size_t n_aside, dr_error *err);
 
+/* Pixels of the pictures that training uses, by what validation has found (0 where it has not looked yet): of both
+ * sides in all, and of the largest held-out picture. */
+typedef struct db_set_pixels {
+    int64_t rainy, clean, pair_max;
+} db_set_pixels;
+DR_MUSTUSE dr_status db_dataset_pixels(db_store *db, const char *id, db_set_pixels *ret, dr_error *err);
+
 #endif

@@ -394,6 +394,23 @@ dr_status db_job_requeue(db_store *db, const char *id, int64_t epoch, dr_error *
     return db_call(db, &r.base, err);
 }
 
+dr_status db_jobs_largest(db_store *db, int64_t *ret_pixels, dr_error *err) {
+    db_conn *c;
+    int64_t px = 0;
+    dr_status s = db_reader_take(db, &c, err);
+    if (s) return s;
+    db_stmt q =
+        db_sql(c,
+               "SELECT coalesce(max(d.in_width * d.in_height), 0) FROM jobs j JOIN job_details d ON d.job_id = j.id"
+               " WHERE j.state IN ('queued', 'running') AND j.type <> 'train'",
+               err);
+    if (db_row(&q)) px = db_i64(&q, 0);
+    s = db_end(&q);
+    db_reader_give(db, c);
+    if (!s) *ret_pixels = px;
+    return s;
+}
+
 /* --- cancel, delete
  * -------------------------------------------------------------------------------------------------------- */
 

@@ -150,6 +150,9 @@ DR_MUSTUSE dr_status db_job_finish(db_store *db, const char *id, int64_t epoch, 
 /* Give a running job back untouched (orderly stop): queued again at its old place, the attempt does not count. */
 DR_MUSTUSE dr_status db_job_requeue(db_store *db, const char *id, int64_t epoch, dr_error *err);
 
+/* Pixels of the largest picture that waits or runs; 0 = none. */
+DR_MUSTUSE dr_status db_jobs_largest(db_store *db, int64_t *ret_pixels, dr_error *err);
+
 /* --- people
  * ------------------------------------------------------------------------------------------------------------- */
 

@@ -28,6 +28,7 @@ typedef struct derain {
     bool has_digest;
     uint8_t digest[32];
     /* the body */
+    dr_limits lim; /* as they are now: a training may hold a part of mem_budget */
     srv_upload *up;
     srv_multipart *form;
     dr_sha256 form_sha;
@@ -189,14 +190,17 @@ static srv_next check_room(srv_req *r) {
 /* The pixel limit may come from the memory budget: then name that setting, in its unit. */
 static srv_next refuse(srv_req *r, dr_status s, dr_error *err) {
     srv_app *app = r->app;
-    if (s == DR_TOO_LARGE && app->pixels_by_memory && !strcmp(err->setting, "pixels_max") &&
+    const derain *d = r->state;
+    bool beside = d->lim.pixels_max < app->limits.pixels_max; /* a training */
+    if (s == DR_TOO_LARGE && (app->pixels_by_memory || beside) && !strcmp(err->setting, "pixels_max") &&
         err->actual <= app->cfg->pixels_max) {
         int64_t pixels = err->actual;
-        err->limit = (int64_t)app->limits.mem_budget;
-        err->actual = (int64_t)((double)app->bytes_per_mpix * (double)pixels / 1e6);
+        err->limit = (int64_t)(beside ? srv_memory_for_worker(app) : app->limits.mem_budget);
+        err->actual = (int64_t)srv_memory_of_picture(app, (uint64_t)pixels);
         snprintf(err->setting, sizeof err->setting, "mem_budget");
-        snprintf(err->text, sizeof err->text, "a picture of %lld pixels needs about %lld MB of memory",
-                 (long long)pixels, (long long)(err->actual >> 20));
+        snprintf(err->text, sizeof err->text, "a picture of %lld pixels needs about %lld MB of memory%s",
+                 (long long)pixels, (long long)(err->actual >> 20),
+                 beside ? ", and a training holds a part of it now" : "");
     }
     if (s == DR_NOSPACE) srv_count(&app->tele, SRV_JOBS_REFUSED_DISK, 1);
     return srv_reply_failed(r, s, err);
@@ -220,7 +224,8 @@ srv_next srv_derain_begin(srv_req *r) {
     uint64_t slack = SRV_PART_HEADER_MAX + 4 * SRV_BOUNDARY_MAX; /* what a form adds */
     if (d->form && r->content_length > 0 && (uint64_t)r->content_length > r->app->limits.body_max_bytes + slack)
         expected = (uint64_t)r->content_length;
-    dr_status s = srv_upload_begin(r->app->spool, expected, &r->app->limits, &d->up, &err);
+    srv_memory_limits(r->app, &d->lim);
+    dr_status s = srv_upload_begin(r->app->spool, expected, &d->lim, &d->up, &err);
     return s ? refuse(r, s, &err) : SRV_GO;
 }
 

@@ -18,19 +18,21 @@ static bool no_query(srv_req *r) {
 
 srv_next srv_system_limits(srv_req *r) {
     const srv_app *app = r->app;
-    const dr_limits *l = &app->limits;
+    dr_limits lim, *l = &lim;
+    srv_memory_limits(app, l);
     if (!no_query(r)) return SRV_REPLY;
     return srv_reply_json(
         r, 200,
-        json_pack("{s:I, s:I, s:i, s:i, s:i, s:I, s:I, s:[s,s], s:[s,s], s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+        json_pack("{s:I, s:I, s:i, s:i, s:i, s:I, s:I, s:I, s:[s,s], s:[s,s], s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
                   "body_max_bytes", (json_int_t)l->body_max_bytes, "pixels_max", (json_int_t)l->pixels_max, "side_max",
                   l->side_max, "side_min", l->side_min, "aspect_max", l->aspect_max, "queue_max",
-                  (json_int_t)app->cfg->queue_max, "mem_budget_bytes", (json_int_t)l->mem_budget, "formats_in", "png",
-                  "jpeg", "formats_out", "png", "jpeg", "sync_wait_max_s", (json_int_t)app->cfg->sync_wait_max_s,
-                  "result_ttl_s", (json_int_t)app->cfg->result_ttl, "spool_max_bytes",
-                  (json_int_t)app->cfg->spool_max_bytes, "dataset_files_max", (json_int_t)app->cfg->dataset_files_max,
-                  "dataset_bytes_max", (json_int_t)app->cfg->dataset_bytes_max, "blob_ttl_s",
-                  (json_int_t)app->cfg->blob_ttl, "compare_pictures_max", (json_int_t)app->cfg->compare_pictures_max));
+                  (json_int_t)app->cfg->queue_max, "mem_budget_bytes", (json_int_t)l->mem_budget, "training_bytes_max",
+                  (json_int_t)srv_memory_for_training(app), "formats_in", "png", "jpeg", "formats_out", "png", "jpeg",
+                  "sync_wait_max_s", (json_int_t)app->cfg->sync_wait_max_s, "result_ttl_s",
+                  (json_int_t)app->cfg->result_ttl, "spool_max_bytes", (json_int_t)app->cfg->spool_max_bytes,
+                  "dataset_files_max", (json_int_t)app->cfg->dataset_files_max, "dataset_bytes_max",
+                  (json_int_t)app->cfg->dataset_bytes_max, "blob_ttl_s", (json_int_t)app->cfg->blob_ttl,
+                  "compare_pictures_max", (json_int_t)app->cfg->compare_pictures_max));
 }
 
 srv_next srv_system_version(srv_req *r) {
@@ -141,6 +143,8 @@ srv_next srv_system_metrics(srv_req *r) {
     srv_tele_gauge(&b, "derain_model_swaps", "changes of the served version since the start", (double)models.swaps);
     srv_tele_gauge(&b, "derain_model_loads", "versions loaded since the start", (double)models.loads);
     srv_tele_gauge(&b, "derain_model_loads_failed", "loads that failed", (double)models.loads_failed);
+    srv_tele_gauge(&b, "derain_training_memory_bytes", "what the running training may hold of mem_budget",
+                   (double)atomic_load(&app->memory.training));
     srv_tele_gauge(&b, "derain_db_bytes", "size of the database", (double)stats.db_bytes);
     srv_tele_gauge(&b, "derain_db_wal_bytes", "size of its write-ahead log", (double)stats.wal_bytes);
     srv_tele_gauge(&b, "derain_db_commits", "transactions since the start", (double)stats.commits);

@@ -8,6 +8,7 @@
 #include "server/curves.h"
 #include "server/trainer.h"
 #include "server/training_files.h"
+#include "server/training_memory.h"
 #include "server/training_params.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -89,6 +90,24 @@ static srv_next check_dataset(srv_req *r, const char *id, db_state *ret) {
     return SRV_GO;
 }
 
+/* Refused before there is a job where it cannot fit. A set that is still being looked at, or a file that cannot be read
+ * now, is judged when the training starts. */
+static srv_next check_memory(srv_req *r, const srv_training_params *p, const db_job *j) {
+    char init[SRV_PATH];
+    bool lone;
+    uint64_t need;
+    dr_error err = {0};
+    dr_train_opts o;
+    dr_train_opts_init(&o);
+    o.backend = r->app->cfg->backend;
+    o.threads = (int)p->threads;
+    if (srv_training_parent(r->app, p->parent, j, init, &lone, &err)) return SRV_GO;
+    if (*init) o.init = init;
+    srv_training_params_apply(p, &o);
+    dr_status s = srv_training_size(r->app, p->dataset, &o, &need, &err);
+    return s == DR_TOO_LARGE ? srv_reply_failed(r, s, &err) : SRV_GO;
+}
+
 srv_next srv_create_training(srv_req *r, json_t *o) {
     srv_app *app = r->app;
     srv_training_params p;
@@ -103,8 +122,9 @@ srv_next srv_create_training(srv_req *r, json_t *o) {
         long cores = sysconf(_SC_NPROCESSORS_ONLN);
         bool parent = strcmp(p.parent, "none") != 0;
         srv_training_params_fill(&p, parent, app->cfg->threads ? (int)app->cfg->threads : (int)cores);
-        params = srv_training_params_json(&p);
+        next = check_memory(r, &p, &j);
     }
+    if (next == SRV_GO) params = srv_training_params_json(&p);
     srv_training_params_done(&p);
     return next == SRV_GO ? srv_create_job(r, o, &j, params, NULL, 0) : next;
 }

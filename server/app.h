@@ -8,6 +8,7 @@
 #include "server/auth.h"
 #include "server/config.h"
 #include "server/gate.h"
+#include "server/memory.h"
 #include "server/queue.h"
 #include "server/registry.h"
 #include "server/spool.h"
@@ -20,6 +21,7 @@ typedef struct srv_app {
     dr_limits limits;        /* what intake checks: the settings, and the pixels that mem_budget allows */
     uint64_t bytes_per_mpix; /* memory of a run, for the text of a refusal */
     bool pixels_by_memory;   /* limits.pixels_max follows from mem_budget */
+    srv_memory memory;
     db_store *db;
     srv_spool *spool;
     srv_watch *watch;

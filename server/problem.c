@@ -73,6 +73,10 @@ const srv_problem_row srv_problem_rows[] = {
     {"image_too_large", 413, false, "Picture too large",
      "The picture passes a limit; limit, actual and setting say which."},
     {"memory", 413, false, "Picture needs too much memory", "Working on this picture would take more than mem_budget."},
+    {"training_too_large", 413, false, "Training needs too much memory",
+     "The nets, one step and the pictures of this training do not fit into mem_budget beside the smallest derain "
+     "request. A "
+     "smaller crop, batch or network does."},
     {"dataset_too_large", 413, false, "Data set too large",
      "The data set would hold more pictures or bytes than it may."},
     {"archive_too_large", 413, false, "Archive too large",

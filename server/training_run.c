@@ -20,6 +20,7 @@
 #include "server/problem.h"
 #include "server/training_files.h"
 #include "server/training_gate.h"
+#include "server/training_memory.h"
 #include "server/training_params.h"
 #include "server/training_watch.h"
 #include <jansson.h>
@@ -42,6 +43,7 @@ typedef struct run {
     int64_t saved, saved_ns, evaluated;
     int64_t best_step;
     double best;
+    bool reserved;        /* its part of mem_budget is taken */
     bool owes_evaluation; /* the checkpoint it goes on from was to be scored, and the last life did not get to it */
     dr_train_metrics sum;
     int64_t n_sum, steps;
@@ -122,20 +124,26 @@ static bool ends(const run *r) {
 
 /* --- prepare --- */
 
-/* The file to begin with: NULL where the training starts from nothing. lone: it holds a generator only. */
-static dr_status parent_file(const run *r, char ret[SRV_PATH], bool *ret_lone, dr_error *err) {
-    db_model m = {0};
-    *ret = 0;
-    *ret_lone = false;
-    if (!strcmp(r->p.parent, "none")) return DR_OK;
-    dr_status s = db_model_get(r->app->db, r->job->model.name, r->job->model.version, &m, err);
+/* Room in mem_budget: taken first, so that no further large picture is let in, then those that were are waited for. */
+static dr_status take_memory(run *r, dr_train_opts *o, dr_error *err) {
+    uint64_t need = 0;
+    dr_limits lim;
+    int64_t largest = 0;
+    bool told = false;
+    if (r->reserved) return DR_OK;
+    dr_status s = srv_training_size(r->app, r->p.dataset, o, &need, err);
     if (s) return s;
-    *ret_lone = !srv_registry_path(r->app->registry, &m, SRV_MODEL_TRAIN, ret, SRV_PATH);
-    if (*ret_lone && !srv_registry_path(r->app->registry, &m, SRV_MODEL_WEIGHTS, ret, SRV_PATH))
-        s = dr_fail_as(err, DR_CONFLICT, "version_unusable", "the weights of %s version %lld are missing or damaged",
-                       m.name, (long long)m.version);
-    db_model_clear(&m);
-    return s;
+    atomic_store(&r->app->memory.training, need);
+    r->reserved = true;
+    srv_memory_limits(r->app, &lim);
+    for (;;) {
+        uint64_t rings = srv_queue_rings(r->app->queue);
+        if (ends(r)) return dr_fail(err, DR_CANCELLED, "told to end");
+        if (db_jobs_largest(r->app->db, &largest, NULL) || (uint64_t)largest <= lim.pixels_max) return DR_OK;
+        if (!told) tell(r, "info", "waits_for_pictures", "it begins when the large pictures that were let in are done");
+        told = true;
+        srv_queue_wait(r->app->queue, rings, 500);
+    }
 }
 
 static dr_status read_params(run *r, dr_error *err) {
@@ -165,7 +173,8 @@ static dr_status open_trainer(run *r, dr_error *err) {
         dr_error why = {0};
         srv_training_checkpoint_path(r->app, r->job->id, rows[i].step, resume);
         o.resume = resume;
-        s = dr_trainer_open(&o, &r->t, &why);
+        s = take_memory(r, &o, &why);
+        if (!s) s = dr_trainer_open(&o, &r->t, &why);
         if (!s) {
             r->seconds = rows[i].seconds;
             r->saved = rows[i].step;
@@ -182,12 +191,13 @@ static dr_status open_trainer(run *r, dr_error *err) {
         s = DR_OK;
     }
     o.resume = NULL;
-    if (!s) s = parent_file(r, init, &lone, err);
+    if (!s) s = srv_training_parent(r->app, r->p.parent, r->job, init, &lone, err);
     if (s) return s;
     if (*init) o.init = init;
     srv_training_params_apply(&r->p, &o);
     if (r->p.warmup < 0) o.warmup = *init && lone ? (double)srv_training_warmup(&r->p) : 0;
-    return dr_trainer_open(&o, &r->t, err);
+    s = take_memory(r, &o, err);
+    return s ? s : dr_trainer_open(&o, &r->t, err);
 }
 
 static void enter(void *arg) {
@@ -608,6 +618,7 @@ void srv_training_run(srv_app *app, const db_job *job, srv_training_signals *sig
     }
     dr_trainer_close(r.t);
     dr_engine_close(r.engine);
+    atomic_store(&app->memory.training, 0);
     srv_training_params_done(&r.p);
     free(r.owed);
 }

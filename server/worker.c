@@ -218,23 +218,6 @@ static void *run(void *arg) {
 
 /* --- start and stop --- */
 
-/* The largest square that the budget allows gives the pixel limit; the exact sum is made by the engine, job by job. */
-static void limit_by_memory(srv_app *app, const dr_model *m) {
-    uint64_t budget = app->limits.mem_budget;
-    int lo = app->limits.side_min, hi = app->limits.side_max;
-    while (lo < hi) {
-        int mid = lo + (hi - lo + 1) / 2;
-        if (dr_model_run_bytes(m, mid, mid) <= budget)
-            lo = mid;
-        else
-            hi = mid - 1;
-    }
-    uint64_t pixels = (uint64_t)lo * (uint64_t)lo;
-    app->bytes_per_mpix = (uint64_t)((double)dr_model_run_bytes(m, lo, lo) / (double)pixels * 1e6);
-    app->pixels_by_memory = pixels < app->limits.pixels_max;
-    if (app->pixels_by_memory) app->limits.pixels_max = pixels;
-}
-
 dr_status srv_workers_start(srv_app *app, srv_workers **ret, dr_error *err) {
     srv_workers *all = dr_calloc(1, sizeof *all);
     int n = (int)app->cfg->workers;
@@ -249,7 +232,7 @@ dr_status srv_workers_start(srv_app *app, srv_workers **ret, dr_error *err) {
     pthread_cond_init(&all->cond, NULL);
     srv_registry_served(app->registry, &id);
     dr_status s = srv_registry_borrow(app->registry, 0, id.name, 0, &b, err); /* nobody runs yet */
-    if (!s) limit_by_memory(app, b.model);
+    if (!s) srv_memory_measure(app, b.model);
     if (!s) srv_registry_give_back(app->registry, &b);
     for (; all->n < n && !s; all->n++) {
         all->w[all->n] = (worker){.all = all, .index = all->n};

@@ -47,11 +47,12 @@ dr_status dr_feed_open(const dr_train_opts *o, int64_t start, dr_feed **ret, dr_
     }
     if (o->streaks_share >= 0) lo.streaks_share = o->streaks_share;
 
+    const dr_dataset_opts keep = {.mem_max = o->pictures_max};
     dr_status s = DR_OK;
     if (o->n_rainy == 0 && !o->streaks) s = dr_fail(err, DR_INVALID, "training needs --rainy pictures or --streaks");
     if (!s && o->n_clean == 0) s = dr_fail(err, DR_INVALID, "training needs --clean pictures");
-    if (!s && o->n_rainy > 0) s = dr_dataset_open("rainy", o->rainy, o->n_rainy, NULL, &f->rainy, err);
-    if (!s) s = dr_dataset_open("clean", o->clean, o->n_clean, NULL, &f->clean, err);
+    if (!s && o->n_rainy > 0) s = dr_dataset_open("rainy", o->rainy, o->n_rainy, &keep, &f->rainy, err);
+    if (!s) s = dr_dataset_open("clean", o->clean, o->n_clean, &keep, &f->clean, err);
     if (!s && o->streaks) s = dr_streaks_open(o->streaks, NULL, &f->streaks, err);
     if (!s) s = dr_loader_open(&lo, f->rainy, f->clean, f->streaks, start, &f->loader, err);
     if (s) {
