@@ -32,6 +32,8 @@ typedef struct dr_picture_facts {
     bool has_look;          /* false: too little contrast for a fingerprint (standard deviation below 2 of 255) */
     char pixels_sha256[65]; /* of size, kind and samples: equal for lossless copies in another file */
     dr_look look;
+    bool has_rain; /* false: too small for a rain score */
+    double rain;   /* 0..100 (docs/rain-score.md) */
 } dr_picture_facts;
 
 /* Decode all of it and look. lim NULL = defaults. Errors: those of dr_derain() for reading a picture. */

@@ -103,7 +103,9 @@ static dr_status facts_run(db_store *db, db_conn *c, db_req *base, dr_error *err
     for (size_t i = 0; i < r->n && !s; i++) {
         const db_facts *f = &r->list[i];
         db_stmt q = db_sql(c,
-                           "INSERT OR REPLACE INTO blob_facts SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12"
+                           "INSERT OR REPLACE INTO blob_facts (sha256, edition, code, detail, format, width, height,"
+                           " bit_depth, channels, grey, pixels, look, rain)"
+                           " SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13"
                            " WHERE EXISTS (SELECT 1 FROM blobs WHERE sha256 = ?1)",
                            err);
         db_bind_text(&q, 1, f->sha256);
@@ -118,6 +120,7 @@ static dr_status facts_run(db_store *db, db_conn *c, db_req *base, dr_error *err
         db_bind_i64(&q, 10, f->grey);
         db_bind_text(&q, 11, f->pixels);
         db_bind_text(&q, 12, *f->look ? f->look : NULL);
+        db_bind_f64(&q, 13, f->rain);
         s = db_run(&q);
     }
     return s;

@@ -35,7 +35,7 @@ DR_MUSTUSE dr_status db_blob_totals(db_store *db, int64_t *ret_n, int64_t *ret_b
 
 /* --- facts --- */
 
-#define DB_FACTS_EDITION 1 /* raise it when the rules of decoding or fingerprinting change */
+#define DB_FACTS_EDITION 2 /* raise it when the rules of decoding, fingerprinting or scoring change */
 
 typedef struct db_facts {
     char sha256[DB_SHA];
@@ -45,6 +45,7 @@ typedef struct db_facts {
     int bit_depth, channels;
     bool grey;
     char pixels[DB_SHA], look[DB_SHA]; /* look "" = none */
+    double rain;                       /* score 0..100; negative = none */
 } db_facts;
 
 /* Replaces what is there. Blobs that are gone meanwhile are left out. */

@@ -462,6 +462,7 @@ static void read_entry(db_stmt *q, db_entry *e) {
     f->grey = db_i64(q, 13) != 0;
     db_text(q, 14, f->pixels, sizeof f->pixels);
     db_text(q, 15, f->look, sizeof f->look);
+    f->rain = db_f64(q, 16);
 }
 
 dr_status db_dataset_entries(db_store *db, const char *id, bool used, db_entry_list *ret, dr_error *err) {
@@ -472,8 +473,8 @@ dr_status db_dataset_entries(db_store *db, const char *id, bool used, db_entry_l
     if (s) return s;
     db_stmt q = db_sql(c,
                        "SELECT e.part, e.name, e.sha256, e.aside, b.bytes, f.edition, f.code, f.detail, f.format,"
-                       " f.width, f.height, f.bit_depth, f.channels, f.grey, f.pixels, f.look"
-                       " FROM dataset_entries e JOIN blobs b ON b.sha256 = e.sha256"
+                       " f.width, f.height, f.bit_depth, f.channels, f.grey, f.pixels, f.look,"
+                       " f.rain FROM dataset_entries e JOIN blobs b ON b.sha256 = e.sha256"
                        " LEFT JOIN blob_facts f ON f.sha256 = e.sha256"
                        " WHERE e.dataset_id = ?1 AND (NOT ?2 OR e.aside IS NULL) ORDER BY e.part, e.name",
                        err);

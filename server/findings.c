@@ -1,8 +1,8 @@
 /* findings.c - see findings.h. */
-#include "server/findings.h"
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
 #include "core/pictures.h"
+#include "server/findings_rain.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +16,7 @@ static bool trains(const db_entry *e) {
     return e->part == DB_RAINY || e->part == DB_CLEAN;
 }
 
-static dr_status add(srv_findings *f, srv_finding one, dr_error *err) {
+dr_status srv_findings_add(srv_findings *f, srv_finding one, dr_error *err) {
     if (f->n == f->cap) {
         size_t cap = f->cap ? 2 * f->cap : 64;
         srv_finding *grown = dr_realloc(f->f, cap * sizeof *grown);
@@ -29,7 +29,8 @@ static dr_status add(srv_findings *f, srv_finding one, dr_error *err) {
 }
 
 static dr_status tell(srv_findings *f, const char *code, srv_grade grade, size_t entry, size_t other, dr_error *err) {
-    return add(f, (srv_finding){.code = code, .grade = grade, .entry = entry, .other = other, .distance = -1}, err);
+    return srv_findings_add(
+        f, (srv_finding){.code = code, .grade = grade, .entry = entry, .other = other, .distance = -1}, err);
 }
 
 static void set_aside(srv_findings *f, size_t i, const char *why) {
@@ -43,14 +44,14 @@ static dr_status look_at_each(srv_findings *f, const db_entry_list *l, dr_error 
     for (size_t i = 0; i < l->n && !s; i++) {
         const db_facts *x = &l->e[i].facts;
         if (*x->code) {
-            s = add(f,
-                    (srv_finding){.code = x->code,
-                                  .grade = SRV_ERROR,
-                                  .entry = i,
-                                  .other = SRV_NO_OTHER,
-                                  .distance = -1,
-                                  .detail = x->detail},
-                    err);
+            s = srv_findings_add(f,
+                                 (srv_finding){.code = x->code,
+                                               .grade = SRV_ERROR,
+                                               .entry = i,
+                                               .other = SRV_NO_OTHER,
+                                               .distance = -1,
+                                               .detail = x->detail},
+                                 err);
             set_aside(f, i, x->code);
             continue;
         }
@@ -177,7 +178,7 @@ static void offer(nearest *n, size_t other, int distance) {
 static dr_status tell_near(srv_findings *f, const char *code, size_t i, nearest n, dr_error *err) {
     if (n.other == SRV_NO_OTHER) return DR_OK;
     const srv_finding one = {.code = code, .grade = SRV_WARNING, .entry = i, .other = n.other, .distance = n.distance};
-    return add(f, one, err);
+    return srv_findings_add(f, one, err);
 }
 
 /* Picture a against all before it of its own part, those of the other training part, and the hold-out. */
@@ -230,6 +231,7 @@ dr_status srv_findings_make(const db_entry_list *entries, bool (*stop)(void *arg
     if (!s) s = look_at_pairs(&f, entries, err);
     if (!s) s = look_for_same(&f, entries, err);
     if (!s) s = look_for_near(&f, entries, stop, arg, err);
+    if (!s) s = srv_findings_rain(&f, entries, err);
     if (s)
         srv_findings_clear(&f);
     else
@@ -319,10 +321,14 @@ static const char *const grades[] = {"note", "warning", "error"};
 
 static json_t *finding_json(const srv_findings *f, const db_entry_list *l, const srv_finding *x) {
     json_t *detail = x->detail ? json_string(x->detail) : json_null();
-    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:b}", "code", x->code, "grade", grades[x->grade], "file",
-                     where(&l->e[x->entry]), "other", x->other == SRV_NO_OTHER ? json_null() : where(&l->e[x->other]),
-                     "distance", x->distance < 0 ? json_null() : json_integer(x->distance), "detail",
-                     detail ? detail : json_null(), "set_aside", (int)(f->aside[x->entry] != NULL));
+    json_t *score = x->has_score ? json_real(x->score) : json_null();
+    json_t *threshold = x->has_score ? json_real(x->threshold) : json_null();
+    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:b}", "code", x->code, "grade", grades[x->grade],
+                     "file", x->entry == SRV_NO_OTHER ? json_null() : where(&l->e[x->entry]), "other",
+                     x->other == SRV_NO_OTHER ? json_null() : where(&l->e[x->other]), "distance",
+                     x->distance < 0 ? json_null() : json_integer(x->distance), "score", score, "threshold", threshold,
+                     "detail", detail ? detail : json_null(), "set_aside",
+                     (int)(x->entry != SRV_NO_OTHER && f->aside[x->entry] != NULL));
 }
 
 /* Errors first, then warnings, then notes. */
@@ -390,6 +396,13 @@ static json_t *histogram_json(const db_entry_list *l, db_part part) {
     return list;
 }
 
+/* null without memory too: a summary is no reason to have no report. */
+static json_t *rain_json(const db_entry_list *l, db_part part) {
+    srv_rain_mean m = {0};
+    if (srv_rain_mean_of(l, part, 0, &m, NULL) || !m.n) return json_null();
+    return json_pack("{s:I, s:f, s:f}", "count", (json_int_t)m.n, "mean", m.mean, "median", m.median);
+}
+
 static json_t *part_json(const srv_findings *f, const db_entry_list *l, db_part part) {
     int64_t files = 0, bytes = 0, png = 0, jpeg = 0, deep = 0, grey = 0, bad = 0, pixels = 0;
     for (size_t i = 0; i < l->n; i++) {
@@ -405,11 +418,11 @@ static json_t *part_json(const srv_findings *f, const db_entry_list *l, db_part 
         grey += e->facts.grey;
         pixels += e->facts.width * e->facts.height;
     }
-    return json_pack("{s:I, s:I, s:I, s:I, s:f, s:{s:I, s:I}, s:I, s:I, s:o, s:o}", "files", (json_int_t)files,
+    return json_pack("{s:I, s:I, s:I, s:I, s:f, s:{s:I, s:I}, s:I, s:I, s:o, s:o, s:o}", "files", (json_int_t)files,
                      "usable", (json_int_t)count_used(f, l, part), "bad", (json_int_t)bad, "bytes", (json_int_t)bytes,
                      "megapixels", (double)pixels / 1e6, "formats", "png", (json_int_t)png, "jpeg", (json_int_t)jpeg,
                      "sixteen_bit", (json_int_t)deep, "grey", (json_int_t)grey, "sizes", sizes_json(l, part),
-                     "shorter_sides", histogram_json(l, part));
+                     "shorter_sides", histogram_json(l, part), "rain_score", rain_json(l, part));
 }
 
 json_t *srv_findings_report(const srv_findings *f, const db_entry_list *l, const db_dataset *set,
@@ -418,9 +431,11 @@ json_t *srv_findings_report(const srv_findings *f, const db_entry_list *l, const
     const size_t shown = json_array_size(findings);
     for (int p = 0; p < DB_N_PARTS; p++)
         json_object_set_new(parts, db_part_name((db_part)p), part_json(f, l, (db_part)p));
-    return json_pack("{s:s, s:s, s:b, s:O, s:o, s:o, s:{s:o, s:o, s:o}, s:I, s:b, s:i}", "dataset", set->id, "state",
-                     json_array_size(reasons) ? "rejected" : "ready", "set_aside", (int)set->set_aside, "reasons",
-                     reasons, "parts", parts, "findings", findings, "counts", "error", count_codes(f, SRV_ERROR),
-                     "warning", count_codes(f, SRV_WARNING), "note", count_codes(f, SRV_NOTE), "findings_total",
-                     (json_int_t)f->n, "findings_cut", (int)(shown < f->n), "near_distance_max", DR_LOOK_SAME);
+    return json_pack("{s:s, s:s, s:b, s:O, s:o, s:o, s:{s:o, s:o, s:o}, s:I, s:b, s:i, s:f, s:f}", "dataset", set->id,
+                     "state", json_array_size(reasons) ? "rejected" : "ready", "set_aside", (int)set->set_aside,
+                     "reasons", reasons, "parts", parts, "findings", findings, "counts", "error",
+                     count_codes(f, SRV_ERROR), "warning", count_codes(f, SRV_WARNING), "note",
+                     count_codes(f, SRV_NOTE), "findings_total", (json_int_t)f->n, "findings_cut", (int)(shown < f->n),
+                     "near_distance_max", DR_LOOK_SAME, "looks_rainy_from", SRV_RAIN_LIKE, "looks_dry_below",
+                     SRV_RAIN_DRY);
 }

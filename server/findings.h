@@ -18,9 +18,11 @@ typedef enum srv_grade { SRV_NOTE, SRV_WARNING, SRV_ERROR } srv_grade;
 typedef struct srv_finding {
     const char *code; /* static, or the facts' own */
     srv_grade grade;
-    size_t entry, other; /* indexes of the list; other = SRV_NO_OTHER where there is none */
+    size_t entry, other; /* indexes of the list; SRV_NO_OTHER: of the whole set, and where there is no other */
     int distance;        /* of fingerprints; negative = does not apply */
-    const char *detail;  /* borrowed from the facts, NULL = the code says it all */
+    bool has_score;      /* of rain */
+    double score, threshold;
+    const char *detail; /* borrowed from the facts, NULL = the code says it all */
 } srv_finding;
 #define SRV_NO_OTHER ((size_t)-1)
 
@@ -36,6 +38,7 @@ typedef struct srv_findings {
 DR_MUSTUSE dr_status srv_findings_make(const db_entry_list *entries, bool (*stop)(void *arg), void *arg,
                                        srv_findings *ret, dr_error *err);
 void srv_findings_clear(srv_findings *f);
+DR_MUSTUSE dr_status srv_findings_add(srv_findings *f, srv_finding one, dr_error *err); /* for findings_rain.c */
 
 /* Why the set cannot be used, as an array of strings; empty = it can. */
 json_t *srv_findings_reasons(const srv_findings *f, const db_entry_list *l, bool leave_out);

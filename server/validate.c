@@ -82,7 +82,7 @@ static dr_status inspect(srv_validator *v, const char *sha256, db_facts *f, bool
     size_t len = 0;
     dr_picture_facts p;
     dr_error why = {0};
-    *f = (db_facts){0};
+    *f = (db_facts){.rain = -1};
     *ret_lasting = true;
     snprintf(f->sha256, sizeof f->sha256, "%s", sha256);
     srv_blobs_path(app->blobs, sha256, path);
@@ -107,6 +107,7 @@ static dr_status inspect(srv_validator *v, const char *sha256, db_facts *f, bool
         f->grey = p.grey;
         memcpy(f->pixels, p.pixels_sha256, sizeof f->pixels);
         if (p.has_look) dr_look_format(&p.look, f->look);
+        if (p.has_rain) f->rain = p.rain;
     } else if (s != DR_NOMEM) {
         bad(f, *why.what ? why.what : "image_corrupt", why.text);
         *ret_lasting = s != DR_TOO_LARGE && strcmp(why.what, "image_too_small") != 0;
@@ -157,7 +158,7 @@ static dr_status try_one(srv_validator *v, trial *t, const char *sha256, db_fact
     if (strcmp(t->sha256, sha256)) t->count = 0;
     memcpy(t->sha256, sha256, sizeof t->sha256);
     if (t->count >= v->app->cfg->job_attempts_max) {
-        *f = (db_facts){0};
+        *f = (db_facts){.rain = -1};
         *ret_lasting = true;
         memcpy(f->sha256, sha256, sizeof f->sha256);
         bad(f, "image_corrupt", "the service ended again and again while it decoded this picture");
@@ -239,7 +240,10 @@ static void choose(sheet *t, size_t i, bool marked) {
     const db_entry *e = &t->l->e[i];
     static const char *const initial[DB_N_PARTS] = {"R", "C", "PR", "PC"};
     t->at[t->n] = i;
-    snprintf(t->labels[t->n], sizeof t->labels[0], "%s %.40s", initial[e->part], e->name);
+    if (!*e->facts.code && e->facts.rain >= 0) /* part, rain score, name */
+        snprintf(t->labels[t->n], sizeof t->labels[0], "%s %.0f %.36s", initial[e->part], e->facts.rain, e->name);
+    else
+        snprintf(t->labels[t->n], sizeof t->labels[0], "%s %.40s", initial[e->part], e->name);
     t->items[t->n] = (dr_contact_item){t->labels[t->n], marked};
     t->n++;
 }
@@ -256,7 +260,7 @@ static void choose_all(sheet *t, const srv_findings *f) {
     const int room = t->n + SHEET_FOUND;
     for (int grade = SRV_ERROR; grade >= SRV_WARNING; grade--)
         for (size_t i = 0; i < f->n && t->n < room; i++)
-            if ((int)f->f[i].grade == grade) choose(t, f->f[i].entry, true);
+            if ((int)f->f[i].grade == grade && f->f[i].entry != SRV_NO_OTHER) choose(t, f->f[i].entry, true);
 }
 
 static dr_status read_item(void *arg, int i, char **ret, size_t *ret_len, dr_error *err) {

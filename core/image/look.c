@@ -6,6 +6,7 @@
 #include "core/base/alloc.h"
 #include "core/base/hash.h"
 #include "core/image/codec.h"
+#include "core/image/rainscore.h"
 #include "core/pictures.h"
 #include <math.h>
 #include <stdio.h>
@@ -112,7 +113,10 @@ dr_status dr_picture_check(const void *data, size_t len, const dr_limits *lim, d
     f.grey = is_grey(&img);
     f.has_look = fingerprint(&img, &f.look);
     digest(&img, f.pixels_sha256);
+    s = dr_rain_score_image(&img, &f.rain, NULL);
+    f.has_rain = !s;
     dr_image_done(&img);
+    if (s == DR_NOMEM) return dr_fail(err, s, "no memory to look for rain");
     *ret = f;
     return DR_OK;
 }

@@ -17,6 +17,24 @@ static bool facts_of(const dr_image *img, dr_format f, int quality, dr_picture_f
     return ok;
 }
 
+TEST(facts_hold_the_rain_score) {
+    dr_image img = scene(3, 96, 64, 3, 8), small = scene(4, 15, 40, 3, 8);
+    dr_limits tiny = {.side_min = 8};
+    dr_picture_facts f = {0};
+    void *data = NULL;
+    size_t len = 0;
+    double want = -1;
+    CHECK(!dr_image_encode(&img, DR_FORMAT_PNG, 0, true, &data, &len, NULL));
+    CHECK(!dr_rain_score(data, len, NULL, &want, NULL) && !dr_picture_check(data, len, NULL, &f, NULL));
+    CHECK(f.has_rain && f.rain == want && want > 0 && want < 100);
+    dr_free(data);
+    CHECK(!dr_image_encode(&small, DR_FORMAT_PNG, 0, true, &data, &len, NULL));
+    CHECK(!dr_picture_check(data, len, &tiny, &f, NULL) && !f.has_rain); /* too small for one */
+    dr_free(data);
+    dr_image_done(&img);
+    dr_image_done(&small);
+}
+
 TEST(facts_say_what_a_picture_is) {
     dr_image img = scene(1, 96, 64, 3, 8), deep = scene(1, 96, 64, 3, 16), grey = scene(1, 96, 64, 1, 8);
     dr_picture_facts a, b, c, d;

@@ -157,8 +157,9 @@ TEST(facts_belong_to_the_bytes) {
     CHECK(up());
     char id[DB_ID];
     db_entry_list list = {0};
-    db_facts f[2] = {{.format = "png", .width = 64, .height = 48, .bit_depth = 8, .channels = 3, .grey = true},
-                     {.code = "image_corrupt", .detail = "it ends early"}};
+    db_facts f[2] = {
+        {.format = "png", .width = 64, .height = 48, .bit_depth = 8, .channels = 3, .grey = true, .rain = 61.5},
+        {.code = "image_corrupt", .detail = "it ends early", .rain = -1}};
     CHECK(make_set(id) && !db_blob_put(db, sha('a'), 5, NULL, NULL));
     snprintf(f[0].sha256, DB_SHA, "%s", sha('a'));
     snprintf(f[0].look, DB_SHA, "%s", sha('1'));
@@ -169,10 +170,12 @@ TEST(facts_belong_to_the_bytes) {
     CHECK(!db_facts_put(db, f, 2, NULL) && !db_dataset_entries(db, id, false, &list, NULL));
     CHECK(list.e[0].has_facts && list.e[0].facts.width == 64 && list.e[0].facts.grey && !*list.e[0].facts.code);
     CHECK(!strcmp(list.e[0].facts.look, f[0].look) && !strcmp(list.e[0].facts.format, "png"));
+    CHECK(list.e[0].facts.rain == 61.5);
     db_entry_list_clear(&list);
     snprintf(f[1].sha256, DB_SHA, "%s", sha('a'));
     CHECK(!db_facts_put(db, &f[1], 1, NULL) && !db_dataset_entries(db, id, false, &list, NULL));
     CHECK(!strcmp(list.e[0].facts.code, "image_corrupt") && !strcmp(list.e[0].facts.detail, "it ends early"));
+    CHECK(list.e[0].facts.rain < 0); /* none */
     db_entry_list_clear(&list);
     CHECK(!db_dataset_delete(db, id, NULL) && !db_blob_delete(db, sha('a'), NULL)); /* the facts go with it */
     down();

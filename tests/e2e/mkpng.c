@@ -1,7 +1,8 @@
 /* mkpng.c - pictures for the end-to-end tests, made of nothing: mkpng WIDTH HEIGHT SEED [CHANNELS [claim]] writes an
  * 8-bit PNG (1 grey, 3 RGB, 4 RGBA) with a pattern and noise to stdout. With "claim" the header says WIDTH x HEIGHT but
  * there are no more than a few pixels behind it; with "scene" each SEED gives large shapes of its own, with "deep"
- * those in 16 bits. Needs no library, so that a test script can compile it anywhere. */
+ * those in 16 bits, with "rain" those behind thin bright streaks, with "turned"
+ * those behind level ones. Needs no library, so that a test script can compile it anywhere. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,7 +68,8 @@ int main(int argc, char **argv) {
     uint32_t w = (uint32_t)strtoul(argv[1], NULL, 10), h = (uint32_t)strtoul(argv[2], NULL, 10);
     uint32_t x = (uint32_t)strtoul(argv[3], NULL, 10) * 2654435761u + 12345;
     unsigned ch = argc > 4 ? (unsigned)strtoul(argv[4], NULL, 10) : 3;
-    const int scene = argc > 5 && strcmp(argv[5], "claim") != 0, deep = argc > 5 && !strcmp(argv[5], "deep");
+    const int scene = argc > 5 && strcmp(argv[5], "claim") != 0, deep = argc > 5 && !strcmp(argv[5], "deep"),
+              rain = argc > 5 && !strcmp(argv[5], "rain"), turned = argc > 5 && !strcmp(argv[5], "turned");
     uint32_t waves[6], k = x;
     for (int i = 0; i < 6; i++) {
         k = k * 1664525u + 1013904223u;
@@ -84,6 +86,8 @@ int main(int argc, char **argv) {
         for (uint32_t j = 0; j < w * ch; j++) {
             x = x * 1664525u + 1013904223u;
             uint8_t v = (uint8_t)(scene ? wave(waves, j / ch, i, w, h) : ((i * 3 + j * 2) & 127) + 40 + (x >> 27));
+            if (rain && (j / ch * 2654435761u >> 16) % 6 == 0 && (i + j / ch * 7) % 24 < 15) v = v > 235 ? 255 : v + 20;
+            if (turned && (i * 2654435761u >> 16) % 6 == 0 && (j / ch + i * 7) % 24 < 15) v = v > 235 ? 255 : v + 20;
             if (deep)
                 raw[i * row + 1 + 2 * j] = v, raw[i * row + 2 + 2 * j] = (uint8_t)(x >> 24);
             else
