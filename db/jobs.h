@@ -120,7 +120,8 @@ DR_MUSTUSE dr_status db_idem_lookup(db_store *db, const char *idem_key, const ch
 
 typedef struct db_claim {
     const char *type; /* NULL = any */
-    int64_t lease_ms; /* how long without a sign of life before it counts as lost; 0 = 60 s. Progress renews it */
+    int64_t lease_ms; /* how long without a sign of life before it is asked for (db_jobs_lapsed); 0 = 60 s. Progress
+                         renews it */
 } db_claim;
 
 /* The next ready job becomes running with attempt + 1 and a new epoch. NOT_FOUND "queue_empty" when there is none.
@@ -204,6 +205,18 @@ void db_ids_clear(db_ids *ids);
 
 /* Queued jobs whose deadline has passed become `expired` (problem_json stored with each). At most 500 a call. */
 DR_MUSTUSE dr_status db_jobs_expire(db_store *db, const char *problem_json, db_ids *ret, dr_error *err);
+
+/* Jobs of type derain and train that somebody is said to work on and that gave no sign of life within their lease. Most
+ * are held all the same (a long step): who holds jobs has to say which. At most max. */
+typedef struct db_lapsed {
+    char id[DB_ID];
+    int64_t epoch;
+} db_lapsed;
+DR_MUSTUSE dr_status db_jobs_lapsed(db_store *db, db_lapsed *ret, size_t max, size_t *ret_n, dr_error *err);
+/* Nobody holds it: as after a crash it is queued again (paused, where that was asked for), cancelled, or fails as
+ * crashed_repeatedly; the attempt counts. The epoch rises, so that a late worker's writes are refused. CONFLICT
+ * "stale_epoch": it is another claim's by now, ended, or gave a sign of life. */
+DR_MUSTUSE dr_status db_job_reclaim(db_store *db, const char *id, int64_t epoch, db_state *ret_state, dr_error *err);
 
 /* Forget final jobs that ended more than result_ttl_ms ago (0 = keep), then the oldest final ones until all rows hold
  * at most spool_max_bytes (0 = no limit); unfinished ones never. Also drops expired tombstones, idempotency keys and

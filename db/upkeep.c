@@ -15,12 +15,15 @@ enum { IDS_MAX = 500 };
 
 /* The folder is locked, so whatever is `running` belongs to a life that has ended. The attempt was counted when it was
  * claimed. */
-static const char recover_sql[] =
-    "UPDATE jobs SET state = CASE WHEN cancel_requested THEN 'cancelled' WHEN attempt >= ?1 THEN 'failed'"
-    " WHEN EXISTS (SELECT 1 FROM trainings WHERE job_id = id AND pause_requested) THEN 'paused' ELSE 'queued' END,"
-    " finished_at = CASE WHEN cancel_requested OR attempt >= ?1 THEN " DB_NOW " ELSE 0 END,"
+#define BACK                                                                                                           \
+    "UPDATE jobs SET state = CASE WHEN cancel_requested THEN 'cancelled' WHEN attempt >= ?1 THEN 'failed'"             \
+    " WHEN EXISTS (SELECT 1 FROM trainings WHERE job_id = id AND pause_requested) THEN 'paused' ELSE 'queued' END,"    \
+    " finished_at = CASE WHEN cancel_requested OR attempt >= ?1 THEN " DB_NOW " ELSE 0 END,"                           \
     " boot = NULL, lease_until = 0, progress = iif(type = 'train', progress, 0), revision = revision + 1"
-    " WHERE state IN " DB_HELD " RETURNING state, id";
+static const char recover_sql[] = BACK " WHERE state IN " DB_HELD " RETURNING state, id";
+/* One that was lost in this life. */
+static const char reclaim_sql[] = BACK ", epoch = epoch + 1 WHERE id = ?2 AND epoch = ?3 AND state IN " DB_HELD
+                                       " AND lease_until > 0 AND lease_until <= " DB_NOW " RETURNING state";
 
 static const char crashed_problem[] =
     "{\"type\":\"/errors/crashed-repeatedly\",\"title\":\"The service ended while it worked on this job, again and "
@@ -54,6 +57,67 @@ dr_status db_recover(db_conn *c, int attempts_max, db_recovered *ret, dr_error *
     if (!s) s = db_exec(c, "COMMIT", err);
     if (s && !sqlite3_get_autocommit(c->h)) db_try(c, "ROLLBACK");
     if (!s) *ret = n;
+    return s;
+}
+
+/* --- lost ones --- */
+
+dr_status db_jobs_lapsed(db_store *db, db_lapsed *ret, size_t max, size_t *ret_n, dr_error *err) {
+    db_conn *c;
+    size_t n = 0;
+    dr_status s = db_reader_take(db, &c, err);
+    if (s) return s;
+    db_stmt q = db_sql(c,
+                       "SELECT id, epoch FROM jobs WHERE state IN " DB_HELD " AND type IN ('derain', 'train')"
+                       " AND lease_until > 0 AND lease_until <= " DB_NOW " ORDER BY lease_until LIMIT ?1",
+                       err);
+    db_bind_i64(&q, 1, (int64_t)max);
+    while (n < max && db_row(&q)) {
+        db_text(&q, 0, ret[n].id, sizeof ret[n].id);
+        ret[n++].epoch = db_i64(&q, 1);
+    }
+    s = db_end(&q);
+    db_reader_give(db, c);
+    if (!s) *ret_n = n;
+    return s;
+}
+
+typedef struct reclaim_req {
+    db_req base;
+    const char *id;
+    int64_t epoch;
+    char state[16];
+} reclaim_req;
+
+static dr_status reclaim_run(db_store *db, db_conn *c, db_req *base, dr_error *err) {
+    reclaim_req *r = (reclaim_req *)base;
+    *r->state = 0;
+    db_stmt q = db_sql(c, reclaim_sql, err);
+    db_bind_i64(&q, 1, db_opts(db)->job_attempts_max);
+    db_bind_text(&q, 2, r->id);
+    db_bind_i64(&q, 3, r->epoch);
+    if (db_row(&q)) db_text(&q, 0, r->state, sizeof r->state);
+    dr_status s = db_run(&q);
+    if (s) return s;
+    if (!*r->state) return dr_fail_as(err, DR_CONFLICT, "stale_epoch", "job %s is not lost", r->id);
+    if (!strcmp(r->state, "failed")) {
+        q = db_sql(c, "UPDATE job_details SET problem = ?2 WHERE job_id = ?1", err);
+        db_bind_text(&q, 1, r->id);
+        db_bind_text(&q, 2, crashed_problem);
+        s = db_run(&q);
+    }
+    if (s) return s;
+    q = db_sql(c, "UPDATE trainings SET pause_requested = 0 WHERE job_id = ?1", err);
+    db_bind_text(&q, 1, r->id);
+    return db_run(&q);
+}
+
+dr_status db_job_reclaim(db_store *db, const char *id, int64_t epoch, db_state *ret_state, dr_error *err) {
+    reclaim_req r = {.base = {.run = reclaim_run}, .id = id, .epoch = epoch};
+    db_state state = DB_QUEUED;
+    dr_status s = db_call(db, &r.base, err);
+    if (!s && !db_state_parse(r.state, &state)) s = dr_fail(err, DR_INTERNAL, "job %s in state '%s'", id, r.state);
+    if (!s) *ret_state = state;
     return s;
 }
 

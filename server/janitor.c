@@ -5,6 +5,7 @@
 #include "core/base/log.h"
 #include "server/blobs.h"
 #include "server/problem.h"
+#include "server/trainer.h"
 #include "server/training_files.h"
 #include <errno.h>
 #include <pthread.h>
@@ -71,6 +72,36 @@ static void expire(srv_janitor *j) {
     db_ids_clear(&ids);
 }
 
+/* A row that says that somebody works on the job, and nobody here does: a claim whose commit failed and was durable all
+ * the same, or a job that could not be put back. Whoever works on one is in the queue's table or is the trainer, from
+ * its first moment on but for the time between the claim and the entry, which is shorter than a lease. */
+static void reclaim(srv_app *app) {
+    db_lapsed lost[32];
+    size_t n = 0;
+    dr_error err = {0};
+    dr_status s = db_jobs_lapsed(app->db, lost, sizeof lost / sizeof *lost, &n, &err);
+    for (size_t i = 0; i < n && !s; i++) {
+        db_state state;
+        double progress;
+        if (srv_queue_progress(app->queue, lost[i].id, &progress) || srv_trainer_holds(app->trainer, lost[i].id))
+            continue;
+        s = db_job_reclaim(app->db, lost[i].id, lost[i].epoch, &state, &err);
+        if (s == DR_CONFLICT) { /* it has ended, or somebody has it */
+            s = DR_OK;
+            continue;
+        }
+        if (s) break;
+        dr_log(DR_LOG_WARN, NULL, "job %s had been lost: it is %s", lost[i].id, db_state_name(state));
+        if (state == DB_QUEUED) {
+            srv_count(&app->tele, SRV_JOBS_REQUEUED, 1);
+            srv_queue_count_add(app->queue, 1);
+            srv_queue_ring(app->queue);
+        }
+        srv_park_wake_key(app->watch, lost[i].id);
+    }
+    if (s) dr_log(DR_LOG_ERROR, NULL, "looking for lost jobs: %s", err.text);
+}
+
 static void *run(void *arg) {
     srv_janitor *j = arg;
     srv_app *app = j->app;
@@ -87,6 +118,7 @@ static void *run(void *arg) {
         srv_queue_each(app->queue, sign_of_life, app->db);
         expire(j);
         if (round % PRUNE_EVERY) continue;
+        reclaim(app);
         prune(app);
         srv_training_sweep(app);
         srv_blobs_prune(app->blobs, app->cfg->blob_ttl);

@@ -136,6 +136,14 @@ bool srv_trainer_busy(srv_trainer *t) {
     return busy;
 }
 
+bool srv_trainer_holds(srv_trainer *t, const char *id) {
+    if (!t) return false;
+    pthread_mutex_lock(&t->mu);
+    bool mine = !strcmp(t->id, id);
+    pthread_mutex_unlock(&t->mu);
+    return mine;
+}
+
 void srv_trainer_join(srv_trainer *t) {
     if (!t) return;
     srv_trainer_put_back(t);

@@ -15,6 +15,7 @@ bool srv_trainer_busy(srv_trainer *t);
 /* After srv_queue_stop(): waits for the thread and frees. NULL is fine. */
 void srv_trainer_join(srv_trainer *t);
 
+bool srv_trainer_holds(srv_trainer *t, const char *id); /* this job is the one at hand */
 /* Tell the running training, any thread; false when this job is not the one. */
 bool srv_trainer_cancel(srv_trainer *t, const char *id);
 bool srv_trainer_pause(srv_trainer *t, const char *id, bool on);

@@ -586,8 +586,14 @@ static void release(run *r, db_state to) {
     dr_error err = {0};
     dr_status s = r->t && dr_trainer_at(r->t) > 0 ? save(r, &err) : DR_OK;
     if (s) tell_failure(r, "checkpoint", s, &err);
-    err = (dr_error){0};
-    s = db_training_release(r->app->db, r->job->id, r->job->epoch, to, &err);
+    for (;;) { /* a full disk is the store's disk too, and without its row the job would count as running */
+        uint64_t rings = srv_queue_rings(r->app->queue);
+        err = (dr_error){0};
+        s = db_training_release(r->app->db, r->job->id, r->job->epoch, to, &err);
+        if (!s || s == DR_CONFLICT || s == DR_NOT_FOUND || srv_queue_stopping(r->app->queue)) break;
+        note_failed(r, "cannot put it back yet", s, &err);
+        srv_queue_wait(r->app->queue, rings, 500);
+    }
     if (s) note_failed(r, "cannot put it back", s, &err);
     if (to == DB_QUEUED) srv_count(&r->app->tele, SRV_JOBS_REQUEUED, 1);
 }

@@ -129,6 +129,58 @@ TEST(fencing_refuses_an_old_claim) {
     shut(db);
 }
 
+/* Whose lease has run out is named, and goes back only where its holder is not another by now. */
+TEST(a_lost_job_is_claimed_back) {
+    db_store *db = open_store(&(db_options){.job_attempts_max = 2});
+    char id[DB_ID], other[DB_ID];
+    db_job j = {0}, now = {0};
+    db_lapsed lost[4];
+    db_state state = DB_RUNNING;
+    size_t n = 9;
+    dr_error err = {0};
+    CHECK(add_job(db, NULL, id) == DR_OK && db_job_claim(db, &(db_claim){.lease_ms = 1}, &j, NULL) == DR_OK);
+    CHECK(add_job(db, NULL, other) == DR_OK && db_job_claim(db, &(db_claim){0}, &now, NULL) == DR_OK);
+    db_job_clear(&now);
+    sleep_ms(20);
+    CHECK(db_jobs_lapsed(db, lost, 4, &n, NULL) == DR_OK && n == 1); /* the other one's lease runs */
+    CHECK(!strcmp(lost[0].id, id) && lost[0].epoch == j.epoch);
+    CHECK(db_job_reclaim(db, id, j.epoch + 1, &state, &err) == DR_CONFLICT && !strcmp(err.what, "stale_epoch"));
+    CHECK(db_job_reclaim(db, other, 1, &state, NULL) == DR_CONFLICT);
+    CHECK(db_job_reclaim(db, id, j.epoch, &state, NULL) == DR_OK && state == DB_QUEUED);
+    CHECK(db_job_reclaim(db, id, j.epoch, &state, NULL) == DR_CONFLICT); /* once */
+    CHECK(db_jobs_lapsed(db, lost, 4, &n, NULL) == DR_OK && n == 0);
+    db_finish f = good_result();
+    CHECK(db_job_finish(db, id, j.epoch, &f, NULL, NULL) == DR_CONFLICT); /* the late worker */
+    int64_t old = j.epoch;
+    db_job_clear(&j);
+    CHECK(db_job_claim(db, &(db_claim){.lease_ms = 1}, &j, NULL) == DR_OK && j.attempt == 2 && j.epoch > old + 1);
+    CHECK(db_job_finish(db, id, old, &f, NULL, NULL) == DR_CONFLICT);
+    db_job_progress(db, id, j.epoch, 0.5); /* a sign of life */
+    sleep_ms(400);
+    CHECK(db_jobs_lapsed(db, lost, 4, &n, NULL) == DR_OK && n == 0);
+    CHECK(db_job_reclaim(db, id, j.epoch, &state, NULL) == DR_CONFLICT);
+    CHECK(db_job_requeue(db, id, j.epoch, NULL) == DR_OK); /* attempt 1 again */
+    for (int i = 0; i < 2; i++) {
+        db_job_clear(&j);
+        CHECK(db_job_claim(db, &(db_claim){.lease_ms = 1}, &j, NULL) == DR_OK && !strcmp(j.id, id));
+        sleep_ms(20);
+        bool last = j.attempt >= 2;
+        CHECK(db_job_reclaim(db, id, j.epoch, &state, NULL) == DR_OK && state == (last ? DB_FAILED : DB_QUEUED));
+        if (last) break;
+    }
+    CHECK(db_job_get(db, id, &now, NULL) == DR_OK && now.state == DB_FAILED && now.finished_ms > 0);
+    CHECK(now.problem_json && strstr(now.problem_json, "crashed_repeatedly"));
+    db_job_clear(&now);
+    CHECK(add_job(db, NULL, id) == DR_OK); /* a cancel that the lost worker never saw */
+    db_job_clear(&j);
+    CHECK(db_job_claim(db, &(db_claim){.lease_ms = 1}, &j, NULL) == DR_OK);
+    CHECK(db_job_cancel(db, id, NULL, NULL, NULL, NULL) == DR_OK);
+    sleep_ms(20);
+    CHECK(db_job_reclaim(db, id, j.epoch, &state, NULL) == DR_OK && state == DB_CANCELLED);
+    db_job_clear(&j);
+    shut(db);
+}
+
 TEST(progress_is_written_in_batches) {
     db_store *db = open_store(NULL);
     char id[DB_ID];
