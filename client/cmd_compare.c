@@ -4,6 +4,7 @@
  * told and left out, as with a folder of `derain put`. --pairs DIR holds their truths: for rain/a.jpg that is
  * DIR/a.jpg, or another picture of that stem. */
 #include "client/compare_view.h"
+#include "client/files.h"
 #include "client/names.h"
 #include "client/opts.h"
 #include "client/send.h"
@@ -15,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PICTURE_MAX = 1 << 30, POLL_S = 20, POLL_TTY_S = 1 };
+enum { POLL_S = 20, POLL_TTY_S = 1 };
 
 typedef struct item {
     char *path, *clean; /* owned; clean NULL = none */
@@ -90,20 +91,19 @@ static dr_status gather(work *w, dr_error *err) {
 /* --- upload --- */
 
 static dr_status send_one(work *w, const char *path, char sha[DR_SHA256_HEX], dr_error *err) {
-    char *data = NULL;
-    size_t len = 0;
+    cli_file in = {.fd = -1};
     bool there = false;
-    dr_status s = dr_fs_read(path, PICTURE_MAX, &data, &len, err);
-    if (s) return s;
     w->a->status = 0;
-    dr_sha256_hex(data, len, sha);
-    s = cli_blob_there(w->h, w->env, sha, w->a, &there, err);
+    dr_status s = cli_input_open(path, &in, err);
+    if (s) return s;
+    s = cli_input_sha256(&in, sha, err);
+    if (!s) s = cli_blob_there(w->h, w->env, sha, w->a, &there, err);
     if (!s && !there) {
-        s = cli_send_blob(w->h, w->env, sha, data, len, w->a, err);
+        s = cli_send_blob(w->h, w->env, sha, &in, w->a, err);
         w->sent += !s;
-        w->bytes += s ? 0 : (double)len;
+        w->bytes += s ? 0 : (double)in.len;
     }
-    dr_free(data);
+    cli_input_close(&in);
     return s ? dr_wrap(err, s, "%s", path) : DR_OK;
 }
 
@@ -190,16 +190,20 @@ static void on_job(void *arg, const json_t *job) {
 static dr_status save_sheet(work *w, const char *id, char **ret_path, dr_error *err) {
     const cli_options *o = w->env->opt;
     char name[64];
+    cli_output sheet = {.file = {.fd = -1}};
     cli_answer_clear(w->a);
-    dr_status s = cli_job_result(w->h, w->env, id, w->a, err);
-    if (s) return s;
     snprintf(name, sizeof name, "%.50s.png", id);
     char *path = !o->out ? dr_strdup(name) : dr_fs_is_dir(o->out) ? dr_fs_join(o->out, name) : dr_strdup(o->out);
     if (!path) return dr_fail(err, DR_NOMEM, "out of memory");
-    if (dr_fs_exists(path) && !o->force)
+    dr_status s = cli_output_open(path, &sheet, err);
+    if (!s) s = cli_job_result(w->h, w->env, id, &sheet.file, w->a, err);
+    if (!s && !w->a->kept)
+        s = dr_fail_as(err, DR_CORRUPT, "bad_answer", "the answer is no picture; is that a deraind?");
+    if (!s && dr_fs_exists(path) && !o->force)
         s = dr_fail(err, DR_CONFLICT, "%s is there already: --force replaces it; derain get %s fetches the sheet", path,
                     id);
-    if (!s) s = dr_fs_write_atomic(path, w->a->body, w->a->len, err);
+    if (!s) s = cli_output_name(&sheet, path, err);
+    cli_output_close(&sheet);
     if (s)
         dr_free(path);
     else

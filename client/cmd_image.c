@@ -3,6 +3,7 @@
  * A picture is handed in with `Prefer: wait`: if it is done by then the answer is the result; if not, the answer names
  * the job and the rest is long-polling, with progress. The Idempotency-Key makes the whole repeatable: a try that
  * breaks off is repeated and finds its own job. Results are checked against their sha-256 and written atomically. */
+#include "client/files.h"
 #include "client/names.h"
 #include "client/opts.h"
 #include "client/wait.h"
@@ -17,13 +18,14 @@
 #include <strings.h>
 #include <unistd.h>
 
-enum { IN_MAX = 1 << 30, WAIT_S = 10, WAIT_TTY_S = 2, POLL_S = 20, POLL_TTY_S = 1 };
+enum { WAIT_S = 10, WAIT_TTY_S = 2, POLL_S = 20, POLL_TTY_S = 1 };
 
 typedef enum put_state { PUT_TODO, PUT_DONE, PUT_QUEUED, PUT_SKIPPED, PUT_FAILED } put_state;
 static const char *const put_names[] = {"not_tried", "succeeded", "queued", "skipped", "failed"};
 
 typedef struct put {
-    const char *in, *out; /* borrowed; out NULL = the picture stays in `answer` */
+    const char *in, *out; /* borrowed; out NULL = the picture stays in `result` */
+    cli_output result;    /* open while it is worked on, unless --async */
     put_state state;
     char job[48], model[96];
     size_t bytes;
@@ -39,6 +41,7 @@ static void put_clear(put *p) {
     cli_answer_clear(&p->answer);
     json_decref(p->job_json);
     p->job_json = NULL;
+    cli_output_close(&p->result);
 }
 
 /* "/v1/derain?format=png&..." of what the options say. */
@@ -104,12 +107,12 @@ static dr_status follow(cli_http *h, const cli_env *env, put *p, cli_progress *p
         p->job_failed = true;
         return cli_job_problem(job, &p->err);
     }
-    return cli_job_result(h, env, p->job, &p->answer, &p->err);
+    return cli_job_result(h, env, p->job, &p->result.file, &p->answer, &p->err);
 }
 
 /* ^C while the service held the answer: the job's id is not known yet. Asking again with the same key tells it, either
  * as the job (202) or as the `job` of the problem that the first request is being worked on. */
-static void cancel_by_key(cli_http *h, const char *path, const char *key, const void *data, size_t len) {
+static void cancel_by_key(cli_http *h, const char *path, const char *key, const cli_file *in) {
     cli_answer a = {.retry_after_s = -1};
     dr_error err = {0};
     dr_status s = cli_http_do(h,
@@ -119,8 +122,7 @@ static void cancel_by_key(cli_http *h, const char *path, const char *key, const 
                                           .content_type = "application/octet-stream",
                                           .prefer = "respond-async",
                                           .idem_key = key,
-                                          .body = data,
-                                          .body_len = len,
+                                          .send = in,
                                           .deadline_ns = dr_clock_ns() + INT64_C(3000000000),
                                           .tries_max = 1,
                                           .ignore_stop = true},
@@ -132,8 +134,9 @@ static void cancel_by_key(cli_http *h, const char *path, const char *key, const 
     cli_answer_clear(&a);
 }
 
-static dr_status put_bytes(cli_http *h, const cli_env *env, const char *path, put *p, const void *data, size_t len,
-                           int tries_max, cli_progress *progress) {
+/* The conversation about one picture; p->result is open, unless --async. */
+static dr_status hand_in(cli_http *h, const cli_env *env, const char *path, put *p, const cli_file *in, int tries_max,
+                         cli_progress *progress) {
     char key[40], prefer[32];
     int wait = progress && progress->on ? WAIT_TTY_S : WAIT_S;
     cli_idem_key(key);
@@ -149,8 +152,8 @@ static dr_status put_bytes(cli_http *h, const cli_env *env, const char *path, pu
                                           .content_type = "application/octet-stream",
                                           .prefer = prefer,
                                           .idem_key = key,
-                                          .body = data,
-                                          .body_len = len,
+                                          .send = in,
+                                          .keep = env->opt->async ? NULL : &p->result.file,
                                           .wait_ms = wait * 1000,
                                           .deadline_ns = env->deadline_ns,
                                           .tries_max = tries_max},
@@ -158,13 +161,14 @@ static dr_status put_bytes(cli_http *h, const cli_env *env, const char *path, pu
     if (!s && (p->answer.status == 202 || p->answer.status == 201))
         s = follow(h, env, p, progress);
     else if (s == DR_CANCELLED && !env->opt->async)
-        cancel_by_key(h, path, key, data, len);
+        cancel_by_key(h, path, key, in);
     if (s || p->state == PUT_QUEUED) return s;
-    if (strncasecmp(p->answer.content_type, "image/", 6) != 0 || !cli_looks_like_picture(p->answer.body, p->answer.len))
+    char head[16];
+    if (!p->answer.kept || !cli_looks_like_picture(head, cli_output_head(&p->result, head, sizeof head)))
         return dr_fail_as(&p->err, DR_CORRUPT, "bad_answer", "the answer is no picture; is that a deraind?");
-    p->bytes = p->answer.len;
+    p->bytes = (size_t)p->result.file.len;
     snprintf(p->model, sizeof p->model, "%s", p->answer.model);
-    if (p->out && (s = dr_fs_write_atomic(p->out, p->answer.body, p->answer.len, &p->err))) {
+    if (p->out && (s = cli_output_name(&p->result, p->out, &p->err))) {
         p->answer.status = 0; /* not the server's fault */
         return s;
     }
@@ -172,15 +176,17 @@ static dr_status put_bytes(cli_http *h, const cli_env *env, const char *path, pu
     return DR_OK;
 }
 
+/* The files around it: what cannot be read, or has no place to go, is said before anything is sent. */
 static void put_file(cli_http *h, const cli_env *env, const char *path, put *p, int tries_max, cli_progress *progress) {
-    char *data = NULL;
-    size_t len = 0;
+    cli_file in = {.fd = -1};
     int64_t start = dr_clock_ns();
-    p->status = dr_fs_read(p->in, IN_MAX, &data, &len, &p->err);
-    if (!p->status) p->status = put_bytes(h, env, path, p, data, len, tries_max, progress);
+    p->status = cli_input_open(p->in, &in, &p->err);
+    if (!p->status && !env->opt->async) p->status = cli_output_open(p->out, &p->result, &p->err);
+    if (!p->status) p->status = hand_in(h, env, path, p, &in, tries_max, progress);
     if (p->status) p->state = PUT_FAILED;
     p->seconds = (double)(dr_clock_ns() - start) * 1e-9;
-    dr_free(data);
+    cli_input_close(&in);
+    if (p->out || p->status) cli_output_close(&p->result);
 }
 
 static int exit_of(const put *p) {
@@ -205,60 +211,30 @@ static json_t *put_json(const put *p) {
 /* --- one picture
  * ------------------------------------------------------------------------------------------------------------- */
 
-static dr_status read_stdin(char **ret, size_t *ret_len, dr_error *err) {
-    dr_buf b;
-    char part[65536];
-    dr_buf_init(&b, IN_MAX);
-    for (;;) {
-        ssize_t n = read(STDIN_FILENO, part, sizeof part);
-        if (n < 0 && errno == EINTR) {
-            if (atomic_load(&cli_stop)) break;
-            continue;
-        }
-        if (n < 0) {
-            dr_buf_done(&b);
-            return dr_fail_errno(err, errno, "read", "standard input");
-        }
-        if (n == 0) break;
-        dr_buf_add(&b, part, (size_t)n);
-    }
-    if (!b.status && !b.len) dr_buf_add(&b, "", 0);
-    dr_status s = b.status;
-    *ret = dr_buf_detach(&b, ret_len);
-    dr_buf_done(&b);
-    if (!*ret) return dr_fail(err, s ? s : DR_NOMEM, "standard input does not fit into memory");
-    return DR_OK;
-}
-
 static int put_one(cli_env *env, const char *in, const char *out, const char *format) {
     bool from_stdin = strcmp(in, "-") == 0;
-    put p = {.in = in, .out = out, .answer = {.retry_after_s = -1}};
+    put p = {.in = in, .out = out, .result = {.file = {.fd = -1}}, .answer = {.retry_after_s = -1}};
     dr_error err = {0};
     cli_http *h = NULL;
     cli_progress progress;
-    char *path = NULL, *data = NULL;
-    size_t len = 0;
+    char *path = NULL;
     int code = CLI_FAILED;
-    int64_t start = dr_clock_ns();
     dr_status s = cli_connect(env, &h, &err);
     if (!s && !(path = derain_path(env->opt, format))) s = dr_fail(&err, DR_NOMEM, "out of memory");
-    if (!s) s = from_stdin ? read_stdin(&data, &len, &err) : dr_fs_read(in, IN_MAX, &data, &len, &err);
     if (s) {
         code = cli_out_error(env, s, &err, NULL);
         goto out;
     }
     cli_progress_init(&progress, env);
-    p.status = put_bytes(h, env, path, &p, data, len, 0, &progress);
-    p.seconds = (double)(dr_clock_ns() - start) * 1e-9;
+    put_file(h, env, path, &p, 0, &progress);
     cli_progress_clear(&progress);
-    if (p.status) p.state = PUT_FAILED;
     code = exit_of(&p);
     if (p.status) fprintf(stderr, "derain: %s: %s\n", from_stdin ? "standard input" : in, p.err.text);
     if (code == CLI_UNREACHABLE)
         cli_out_note(env,
                      "derain: start a service with `deraind serve`, or name one with --url; `derain doctor` helps");
     if (p.state == PUT_DONE && !out) {
-        if (fwrite(p.answer.body, 1, p.answer.len, stdout) != p.answer.len || fflush(stdout) != 0) {
+        if (!cli_output_print(&p.result)) {
             fprintf(stderr, "derain: cannot write to standard output\n");
             code = CLI_FAILED;
         }
@@ -277,7 +253,6 @@ static int put_one(cli_env *env, const char *in, const char *out, const char *fo
     }
 out:
     put_clear(&p);
-    dr_free(data);
     dr_free(path);
     cli_http_close(h);
     return code;
@@ -402,6 +377,7 @@ static int put_folder(cli_env *env, const char *dir, const char *out_dir, const 
             bool skip = items[i].exists && !env->opt->force && !env->opt->async;
             f.puts[i] = (put){.in = items[i].in,
                               .out = env->opt->async ? NULL : items[i].out,
+                              .result = {.file = {.fd = -1}},
                               .answer = {.retry_after_s = -1},
                               .state = skip ? PUT_SKIPPED : PUT_TODO};
             todo += !skip;

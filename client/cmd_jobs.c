@@ -1,5 +1,6 @@
 /* cmd_jobs.c - `derain jobs, show, watch, get, cancel`: what happens to jobs that were handed in. */
 #include "client/compare_view.h"
+#include "client/files.h"
 #include "client/names.h"
 #include "client/opts.h"
 #include "client/wait.h"
@@ -322,10 +323,19 @@ static char *result_path(const cli_env *env, const cli_answer *a) {
     return out ? dr_fs_join(out, name) : dr_strdup(name);
 }
 
-static int save(const cli_env *env, const cli_answer *a) {
+/* A path in the folder where the result goes, whatever it will be called; "-": NULL. */
+static dr_status open_output(const cli_env *env, cli_output *o, dr_error *err) {
+    if (env->opt->out && strcmp(env->opt->out, "-") == 0) return cli_output_open(NULL, o, err);
+    char *near = result_path(env, &(cli_answer){0});
+    dr_status s = near ? cli_output_open(near, o, err) : dr_fail(err, DR_NOMEM, "out of memory");
+    dr_free(near);
+    return s;
+}
+
+static int save(const cli_env *env, const cli_answer *a, cli_output *o_file) {
     dr_error err = {0};
     if (env->opt->out && strcmp(env->opt->out, "-") == 0) {
-        if (fwrite(a->body, 1, a->len, stdout) == a->len) return cli_out_flush();
+        if (cli_output_print(o_file)) return CLI_OK;
         fprintf(stderr, "derain: cannot write to standard output\n");
         return CLI_FAILED;
     }
@@ -336,12 +346,12 @@ static int save(const cli_env *env, const cli_answer *a) {
         dr_fail(&err, DR_CONFLICT, "%s is there already: --force replaces it, -o gives another name", path);
         code = cli_out_usage(cli_command_find("get"), &err);
     } else {
-        dr_status s = dr_fs_write_atomic(path, a->body, a->len, &err);
+        dr_status s = cli_output_name(o_file, path, &err);
         if (s) {
             code = cli_out_error(env, s, &err, NULL);
         } else if (env->opt->json) {
             json_t *o = json_pack("{s:s, s:s, s:I, s:s}", "job", env->args[0], "output", path, "bytes",
-                                  (json_int_t)a->len, "content_type", a->content_type);
+                                  (json_int_t)o_file->file.len, "content_type", a->content_type);
             code = o ? cli_out_json(o) : out_of_memory();
             json_decref(o);
         } else {
@@ -365,6 +375,7 @@ int cli_get(cli_env *env) {
     }
     cli_http *h = NULL;
     cli_answer a = {.retry_after_s = -1};
+    cli_output result = {.file = {.fd = -1}};
     json_t *job = NULL;
     bool failed = false;
     dr_status s = cli_connect(env, &h, &err);
@@ -373,8 +384,11 @@ int cli_get(cli_env *env) {
         if (!s && (failed = !cli_job_good(job))) s = cli_job_problem(job, &err);
         if (!s) cli_answer_clear(&a);
     }
-    if (!s) s = cli_job_result(h, env, env->args[0], &a, &err);
-    int code = s ? cli_out_error(env, s, &err, &a) : save(env, &a);
+    if (!s) s = open_output(env, &result, &err);
+    if (!s) s = cli_job_result(h, env, env->args[0], &result.file, &a, &err);
+    if (!s && !a.kept) s = dr_fail_as(&err, DR_CORRUPT, "bad_answer", "the answer is no picture; is that a deraind?");
+    int code = s ? cli_out_error(env, s, &err, &a) : save(env, &a, &result);
+    cli_output_close(&result);
     if (failed) code = CLI_FAILED;
     json_decref(job);
     cli_answer_clear(&a);

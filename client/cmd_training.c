@@ -4,6 +4,7 @@
  * have it the bytes follow. So a run that was broken off, and the next training on mostly the same pictures, send
  * little.
  * --paired DIR holds two folders, rainy and clean, with equal names. */
+#include "client/files.h"
 #include "client/follow.h"
 #include "client/names.h"
 #include "client/opts.h"
@@ -17,8 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-enum { PICTURE_MAX = 1 << 30 };
 
 typedef struct upload {
     cli_http *h;
@@ -47,20 +46,20 @@ static dr_status name_blob(upload *u, const char *part, const char *name, const 
 }
 
 static dr_status put_picture(upload *u, const char *part, const char *path, dr_error *err) {
-    char *data = NULL, sha[DR_SHA256_HEX];
-    size_t len = 0;
-    dr_status s = dr_fs_read(path, PICTURE_MAX, &data, &len, err);
+    char sha[DR_SHA256_HEX];
+    cli_file in = {.fd = -1};
+    dr_status s = cli_input_open(path, &in, err);
     if (s) return s;
-    dr_sha256_hex(data, len, sha);
-    s = name_blob(u, part, cli_base_name(path), sha, err);
+    s = cli_input_sha256(&in, sha, err);
+    if (!s) s = name_blob(u, part, cli_base_name(path), sha, err);
     if (s && u->a->status == 404 && !strcmp(err->what, "blob_not_found")) {
         *err = (dr_error){0};
-        s = cli_send_blob(u->h, u->env, sha, data, len, u->a, err);
+        s = cli_send_blob(u->h, u->env, sha, &in, u->a, err);
         if (!s) s = name_blob(u, part, cli_base_name(path), sha, err);
         u->sent++;
-        u->bytes += (double)len;
+        u->bytes += (double)in.len;
     }
-    dr_free(data);
+    cli_input_close(&in);
     if (s) return dr_wrap(err, s, "%s", path);
     u->done++;
     cli_progress_files(&u->progress, u->done, u->total, 0, cli_base_name(path), false);

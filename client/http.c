@@ -1,13 +1,16 @@
-/* http.c - see http.h. Bodies are held in memory: a try that fails half-way is repeated from the start. */
+/* http.c - see http.h. A try that fails half-way is repeated from the start: small bodies are held in memory, pictures
+ * come from a file and go to one (cli_call.send and keep), whose SHA-256 is made as they pass. */
 #include "client/http.h"
 #include "client/cli.h"
 #include "core/base/alloc.h"
 #include "core/base/buf.h"
 #include "core/base/clock.h"
+#include "core/base/fs.h"
 #include "core/base/hash.h"
 #include "core/base/parse.h"
 #include <ctype.h>
 #include <curl/curl.h>
+#include <errno.h>
 #include <jansson.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -15,6 +18,7 @@
 #include <strings.h>
 #include <sys/random.h>
 #include <time.h>
+#include <unistd.h>
 
 atomic_int cli_stop;
 
@@ -78,12 +82,65 @@ void cli_answer_clear(cli_answer *a) {
  * -------------------------------------------------------------------------------------------------------------- */
 
 typedef struct try_state {
+    const cli_call *call;
+    CURL *curl;
     cli_answer *a;
     dr_buf body;
+    uint64_t sent;
+    bool kept;     /* the body goes to call->keep */
+    dr_sha256 sha; /* of what is kept */
+    dr_status status;
+    dr_error err; /* what went wrong on this side */
 } try_state;
+
+static size_t on_read(char *ret, size_t size, size_t n, void *arg) {
+    try_state *t = arg;
+    const cli_file *f = t->call->send;
+    uint64_t left = f->len - t->sent;
+    size_t want = size * n < left ? size * n : (size_t)left;
+    ssize_t got = 0;
+    do got = want ? pread(f->fd, ret, want, (off_t)t->sent) : 0;
+    while (got < 0 && errno == EINTR);
+    if (got < 0)
+        t->status = dr_fail_errno(&t->err, errno, "read", "the picture");
+    else if (!got && want)
+        t->status = dr_fail(&t->err, DR_CONFLICT, "the picture has become shorter while it was sent");
+    if (t->status) return CURL_READFUNC_ABORT;
+    t->sent += (uint64_t)got;
+    return (size_t)got;
+}
+
+/* A connection that was to be used again is gone: the same body over another one. */
+static int on_seek(void *arg, curl_off_t offset, int origin) {
+    try_state *t = arg;
+    if (origin != SEEK_SET || offset < 0 || (uint64_t)offset > t->call->send->len) return CURL_SEEKFUNC_FAIL;
+    t->sent = (uint64_t)offset;
+    return CURL_SEEKFUNC_OK;
+}
+
+static bool is_picture(CURL *curl, const cli_answer *a) {
+    long status = 0;
+    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+    return status >= 200 && status < 300 && strncasecmp(a->content_type, "image/", 6) == 0;
+}
+
+static size_t keep_part(try_state *t, const char *data, size_t len) {
+    cli_file *f = t->call->keep;
+    if (f->len + len > t->body.max) {
+        t->body.status = DR_TOO_LARGE;
+        return 0;
+    }
+    t->status = dr_fs_write_all(f->fd, data, len, &t->err);
+    if (t->status) return 0;
+    dr_sha256_add(&t->sha, data, len);
+    f->len += len;
+    return len;
+}
 
 static size_t on_body(char *data, size_t size, size_t n, void *arg) {
     try_state *t = arg;
+    if (t->call->keep && !t->kept && !t->body.len) t->kept = is_picture(t->curl, t->a);
+    if (t->kept) return keep_part(t, data, size * n);
     dr_buf_add(&t->body, data, size * n);
     return t->body.status ? 0 : size * n;
 }
@@ -152,11 +209,17 @@ static dr_status try_once(cli_http *h, const cli_call *call, const char *url, in
                           CURLcode *ret_rc, dr_error *err) {
     struct curl_slist *headers = NULL;
     const char *method = call->method ? call->method : "GET";
-    try_state t = {.a = a};
+    try_state t = {.call = call, .curl = h->curl, .a = a};
     char why[CURL_ERROR_SIZE] = "";
     bool put = strcmp(method, "PUT") == 0, post = put || strcmp(method, "POST") == 0;
     cli_answer_clear(a);
     dr_buf_init(&t.body, call->answer_max ? call->answer_max : (size_t)1 << 30);
+    dr_sha256_init(&t.sha);
+    if (call->keep) { /* what an earlier try left */
+        call->keep->len = 0;
+        if (ftruncate(call->keep->fd, 0) || lseek(call->keep->fd, 0, SEEK_SET))
+            return dr_fail_errno(err, errno, "empty", "the result's file");
+    }
     bool good = add_header(&headers, "Accept", call->accept) && add_header(&headers, "Prefer", call->prefer) &&
                 add_header(&headers, "Content-Type", call->content_type) &&
                 add_header(&headers, "Idempotency-Key", call->idem_key) &&
@@ -183,8 +246,16 @@ static dr_status try_once(cli_http *h, const cli_call *call, const char *url, in
     curl_easy_setopt(h->curl, CURLOPT_ERRORBUFFER, why);
     if (post) {
         curl_easy_setopt(h->curl, CURLOPT_POST, 1L);
-        curl_easy_setopt(h->curl, CURLOPT_POSTFIELDS, call->body ? call->body : "");
-        curl_easy_setopt(h->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body_len);
+        if (call->send) {
+            curl_easy_setopt(h->curl, CURLOPT_READFUNCTION, on_read);
+            curl_easy_setopt(h->curl, CURLOPT_READDATA, &t);
+            curl_easy_setopt(h->curl, CURLOPT_SEEKFUNCTION, on_seek);
+            curl_easy_setopt(h->curl, CURLOPT_SEEKDATA, &t);
+        } else {
+            curl_easy_setopt(h->curl, CURLOPT_POSTFIELDS, call->body ? call->body : "");
+        }
+        curl_easy_setopt(h->curl, CURLOPT_POSTFIELDSIZE_LARGE,
+                         (curl_off_t)(call->send ? call->send->len : call->body_len));
         if (put) curl_easy_setopt(h->curl, CURLOPT_CUSTOMREQUEST, "PUT");
     } else if (strcmp(method, "HEAD") == 0) {
         curl_easy_setopt(h->curl, CURLOPT_NOBODY, 1L);
@@ -210,8 +281,13 @@ static dr_status try_once(cli_http *h, const cli_call *call, const char *url, in
         if (!t.body.len) dr_buf_add(&t.body, "", 0);
         a->body = dr_buf_detach(&t.body, &a->len);
         if (!a->body) s = dr_fail(err, DR_NOMEM, "out of memory");
+        a->kept = t.kept;
+        dr_sha256_end(&t.sha, a->sha256);
     } else if (stopped(call)) {
         s = dr_fail_as(err, DR_CANCELLED, "interrupted", "interrupted");
+    } else if (t.status) {
+        s = t.status;
+        if (err) *err = t.err;
     } else if (t.body.status == DR_TOO_LARGE) {
         s = dr_fail_as(err, DR_TOO_LARGE, "answer_too_large", "the answer of %s is larger than %zu bytes", h->url,
                        t.body.max);
@@ -242,6 +318,7 @@ static dr_status check_digest(const cli_answer *a, dr_error *err) {
     dr_sha256_init(&h);
     dr_sha256_add(&h, a->body, a->len);
     dr_sha256_end(&h, got);
+    if (a->kept) memcpy(got, a->sha256, sizeof got);
     if (!end || !dr_unbase64(p, (size_t)(end - p), want, sizeof want, &n) || n != 32 || memcmp(want, got, 32) != 0)
         return dr_fail_as(err, DR_CORRUPT, "digest_mismatch",
                           "the answer arrived damaged: its sha-256 is not the announced one");
@@ -361,7 +438,7 @@ dr_status cli_http_do(cli_http *h, const cli_call *call, cli_answer *ret, dr_err
     for (int tries = 1;; tries++) {
         own = (dr_error){0};
         /* the body at 64 KB/s, what the server may hold it, and a minute for the rest */
-        int64_t limit_ms = CALL_MS + call->wait_ms + (int64_t)(call->body_len / 65);
+        int64_t limit_ms = CALL_MS + call->wait_ms + (int64_t)((call->send ? call->send->len : call->body_len) / 65);
         bool last_chance = false;
         if (call->deadline_ns) {
             int64_t left = (call->deadline_ns - dr_clock_ns()) / 1000000;

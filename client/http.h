@@ -22,12 +22,20 @@ DR_MUSTUSE dr_status cli_http_open(const char *url, const char *key, cli_http **
 void cli_http_close(cli_http *h); /* NULL is fine */
 const char *cli_http_url(const cli_http *h);
 
+/* A file that is sent from its beginning at each try, or that takes an answer. Neither is ever held in memory. */
+typedef struct cli_file {
+    int fd;
+    uint64_t len;
+} cli_file;
+
 typedef struct cli_call {
     const char *method; /* "GET" when NULL */
     const char *path;   /* from "/v1/..." on, with query, already escaped */
     const char *accept, *prefer, *content_type, *idem_key, *if_match; /* NULL = header not sent */
     const void *body;
     size_t body_len;
+    const cli_file *send; /* instead of body; NULL = none */
+    cli_file *keep;      /* takes the picture of a 2xx answer (len is set); other answers go to memory. NULL = all do */
     size_t answer_max;   /* bytes of body taken at most; 0 = 1 GiB */
     int64_t wait_ms;     /* how long the server was asked to hold the answer */
     int64_t deadline_ns; /* monotonic, over all tries; 0 = none */
@@ -37,8 +45,10 @@ typedef struct cli_call {
 
 typedef struct cli_answer {
     int status; /* HTTP status of the last answer; 0 = there was none */
-    char *body; /* NUL-terminated, owned */
+    char *body; /* NUL-terminated, owned; "" where the answer was kept in a file */
     size_t len;
+    bool kept;          /* a picture, in cli_call.keep */
+    uint8_t sha256[32]; /* of what was kept */
     char content_type[64], location[256], link[512], model[96], timing[256], request_id[80], disposition[256],
         digest[160], etag[96];
     int64_t retry_after_s; /* -1 = not given */

@@ -27,7 +27,7 @@ dr_status cli_send_json(cli_http *h, const cli_env *env, const char *method, con
     return DR_OK;
 }
 
-dr_status cli_send_blob(cli_http *h, const cli_env *env, const char *sha, const char *data, size_t len, cli_answer *a,
+dr_status cli_send_blob(cli_http *h, const cli_env *env, const char *sha, const cli_file *in, cli_answer *a,
                         dr_error *err) {
     char path[96];
     snprintf(path, sizeof path, "/v1/blobs/%s", sha);
@@ -36,8 +36,7 @@ dr_status cli_send_blob(cli_http *h, const cli_env *env, const char *sha, const 
                         .path = path,
                         .accept = "application/json",
                         .content_type = "application/octet-stream",
-                        .body = data,
-                        .body_len = len,
+                        .send = in,
                         .deadline_ns = env->deadline_ns};
     return cli_http_do(h, &c, a, err);
 }

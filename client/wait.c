@@ -17,13 +17,14 @@ char *cli_job_path(const char *id, const char *tail) {
 }
 
 static dr_status ask(cli_http *h, const cli_env *env, const char *id, const char *tail, const char *accept, int wait_s,
-                     cli_answer *answer, dr_error *err) {
+                     cli_file *keep, cli_answer *answer, dr_error *err) {
     char *path = cli_job_path(id, tail);
     if (!path) return dr_fail(err, DR_NOMEM, "out of memory");
     dr_status s =
         cli_http_do(h,
                     &(cli_call){.path = path,
                                 .accept = accept,
+                                .keep = keep,
                                 .wait_ms = wait_s * 1000,
                                 .deadline_ns = env->deadline_ns,
                                 .tries_max = 10}, /* half a minute: a job outlives a restart of the service, so do we */
@@ -53,14 +54,15 @@ dr_status cli_job_problem(const json_t *job, dr_error *err) {
 dr_status cli_job_fetch(cli_http *h, const cli_env *env, const char *id, json_t **ret, cli_answer *answer,
                         dr_error *err) {
     cli_answer own = {.retry_after_s = -1}, *a = answer ? answer : &own;
-    dr_status s = ask(h, env, id, "", "application/json", 0, a, err);
+    dr_status s = ask(h, env, id, "", "application/json", 0, NULL, a, err);
     if (!s) s = cli_answer_json(a, ret, err);
     if (!answer) cli_answer_clear(&own);
     return s;
 }
 
-dr_status cli_job_result(cli_http *h, const cli_env *env, const char *id, cli_answer *answer, dr_error *err) {
-    return ask(h, env, id, "/result", "image/*", 0, answer, err);
+dr_status cli_job_result(cli_http *h, const cli_env *env, const char *id, cli_file *keep, cli_answer *answer,
+                         dr_error *err) {
+    return ask(h, env, id, "/result", "image/*", 0, keep, answer, err);
 }
 
 dr_status cli_job_wait(cli_http *h, const cli_env *env, const char *id, int poll_s, cli_on_job on_job, void *arg,
@@ -76,7 +78,7 @@ dr_status cli_job_wait(cli_http *h, const cli_env *env, const char *id, int poll
         snprintf(tail, sizeof tail, "?wait=%d", wait);
         int64_t asked = dr_clock_ns();
         cli_answer_clear(&a);
-        s = ask(h, env, id, tail, "application/json", wait, &a, err);
+        s = ask(h, env, id, tail, "application/json", wait, NULL, &a, err);
         if (!s) s = cli_answer_json(&a, &job, err);
         if (s) break;
         if (on_job) on_job(arg, job);

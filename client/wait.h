@@ -12,7 +12,9 @@ DR_MUSTUSE dr_status cli_job_wait(cli_http *h, const cli_env *env, const char *i
                                   void *arg, json_t **ret, cli_answer *answer, dr_error *err);
 DR_MUSTUSE dr_status cli_job_fetch(cli_http *h, const cli_env *env, const char *id, json_t **ret, cli_answer *answer,
                                    dr_error *err);
-DR_MUSTUSE dr_status cli_job_result(cli_http *h, const cli_env *env, const char *id, cli_answer *answer, dr_error *err);
+/* The picture goes to `keep` (answer->kept). */
+DR_MUSTUSE dr_status cli_job_result(cli_http *h, const cli_env *env, const char *id, cli_file *keep, cli_answer *answer,
+                                    dr_error *err);
 
 bool cli_job_final(const json_t *job);
 bool cli_job_good(const json_t *job); /* succeeded */

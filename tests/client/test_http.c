@@ -192,6 +192,45 @@ static void problems(responder *r, int fd, const seen *q, int i) {
     else
         reply_json(fd, 504, "", "{\"detail\":\"not yet\",\"code\":\"deadline_exceeded\"}");
 }
+/* A body from a file, and a picture into one: each try from the start. */
+static void damaged_then_whole(responder *r, int fd, const seen *q, int i) {
+    static const char digest[] =
+        "Content-Digest: sha-256=:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=:\r\n"; /* of abc */
+    (void)r, (void)q;
+    if (i == 0)
+        reply_json(fd, 503, "Retry-After: 0\r\n", "{\"code\":\"draining\",\"detail\":\"a word\"}");
+    else if (i == 1)
+        reply(fd, 200, "image/png", digest, "a longer and damaged one", 24);
+    else if (i == 2)
+        reply(fd, 200, "image/png", digest, "abc", 3);
+    else
+        reply_json(fd, 200, "", "{\"no\":\"picture\"}");
+}
+
+TEST(files_go_out_and_come_in_anew_at_each_try) {
+    responder r = {0};
+    char in_name[] = "/tmp/derain-http-XXXXXX", out_name[] = "/tmp/derain-http-XXXXXX", got[64] = "";
+    cli_file in = {mkstemp(in_name), 6}, out = {mkstemp(out_name), 99};
+    CHECK(in.fd >= 0 && out.fd >= 0 && write(in.fd, "sender", 6) == 6 && begin(&r, damaged_then_whole));
+    cli_call c = {.method = "POST", .path = "/x", .idem_key = "k", .send = &in, .keep = &out};
+    CHECK_MSG(cli_http_do(h, &c, &a, &err) == DR_OK, "%s", err.text);
+    CHECK(a.tries == 3 && a.kept && a.len == 0 && !*a.body && out.len == 3);
+    CHECK(pread(out.fd, got, sizeof got, 0) == 3 && !memcmp(got, "abc", 3)); /* nothing of the longer one is left */
+    for (int i = 0; i < 3; i++) CHECK(r.log[i].len == 6 && !memcmp(r.log[i].body, "sender", 6));
+    cli_answer_clear(&a);
+    CHECK(cli_http_do(h, &c, &a, &err) == DR_OK && !a.kept && a.len == 16 && out.len == 0); /* no picture: to memory */
+    in.len = 9; /* it was longer when it was opened */
+    err = (dr_error){0};
+    c.tries_max = 1;
+    cli_answer_clear(&a);
+    CHECK(cli_http_do(h, &c, &a, &err) == DR_CONFLICT && strstr(err.text, "shorter"));
+    close(in.fd);
+    close(out.fd);
+    unlink(in_name);
+    unlink(out_name);
+    end(&r);
+}
+
 TEST(problems_are_put_into_words) {
     responder r = {0};
     CHECK(begin(&r, problems));
