@@ -124,8 +124,7 @@ static bool is_picture(CURL *curl, const cli_answer *a) {
     return status >= 200 && status < 300 && strncasecmp(a->content_type, "image/", 6) == 0;
 }
 
-static size_t keep_part(try_state *t, const char *data, size_t len) {
-    cli_file *f = t->call->keep;
+static size_t keep_part(try_state *t, cli_file *f, const char *data, size_t len) {
     if (f->len + len > t->body.max) {
         t->body.status = DR_TOO_LARGE;
         return 0;
@@ -139,8 +138,9 @@ static size_t keep_part(try_state *t, const char *data, size_t len) {
 
 static size_t on_body(char *data, size_t size, size_t n, void *arg) {
     try_state *t = arg;
-    if (t->call->keep && !t->kept && !t->body.len) t->kept = is_picture(t->curl, t->a);
-    if (t->kept) return keep_part(t, data, size * n);
+    cli_file *f = t->call->keep;
+    if (f && !t->kept && !t->body.len) t->kept = is_picture(t->curl, t->a);
+    if (f && t->kept) return keep_part(t, f, data, size * n);
     dr_buf_add(&t->body, data, size * n);
     return t->body.status ? 0 : size * n;
 }
