@@ -133,6 +133,8 @@ static const dr_backend_ops table = {
     .gan_bwd = gan_bwd,
     .l1 = binary,
     .l1_bwd = l1_bwd,
+    .freq = binary, /* its tables and spectra are smaller than what any convolution asks for */
+    .freq_bwd = l1_bwd,
     .adam = adam,
     .ema = ema,
 };

@@ -3,7 +3,7 @@ _derain() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd=${COMP_WORDS[1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W 'put jobs show watch get cancel train logs pause resume datasets compare models use rollback doctor completion --help --version' -- "$cur")); return
+        COMPREPLY=($(compgen -W 'put jobs show watch get cancel train logs pause resume publish datasets compare models use rollback doctor completion --help --version' -- "$cur")); return
     fi
     case $prev in
     --format) COMPREPLY=($(compgen -W 'png jpeg' -- "$cur")); return ;;
@@ -24,6 +24,7 @@ _derain() {
     logs:-*) COMPREPLY=($(compgen -W ' --follow --all --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     pause:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     resume:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
+    publish:-*) COMPREPLY=($(compgen -W ' --reason --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     datasets:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     compare:-*) COMPREPLY=($(compgen -W ' --versions --pairs --dataset --output --force --name --async --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     models:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
@@ -32,7 +33,7 @@ _derain() {
     doctor:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     completion:-*) COMPREPLY=($(compgen -W ' --url --key-file --timeout --json --quiet --help' -- "$cur")) ;;
     put:*|compare:*) COMPREPLY=($(compgen -f -- "$cur")) ;;
-    show:*|watch:*|get:*|cancel:*|logs:*|pause:*|resume:*)
+    show:*|watch:*|get:*|cancel:*|logs:*|pause:*|resume:*|publish:*)
         COMPREPLY=($(compgen -W "$(derain jobs --timeout 2s --quiet 2>/dev/null |
             awk '/^job_/ { print $1 }')" -- "$cur")) ;;
     esac

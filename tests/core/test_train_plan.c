@@ -97,9 +97,9 @@ enum { SANITIZED = 0 };
 
 TEST(a_training_holds_no_more_than_planned_and_not_much_less) {
     CHECK(begin(300));
-    dr_train_opts o[2] = {options("product", 96, 1, 32), options("released", 64, 1, 32)};
+    dr_train_opts o[3] = {options("product", 96, 1, 32), options("released", 64, 1, 32), options("full", 64, 1, 32)};
     o[0].precision = "bf16";
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         double plan = 0, real = 0;
         report(&o[i], &plan, &real);
         CHECK(real > 0);
