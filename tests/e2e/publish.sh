@@ -32,7 +32,7 @@ train() { # train MEMBERS; its id in $job
 }
 steps() { http "$U/v1/jobs/$1/checkpoints"; grep -o '"step":[0-9]*' "$T/body" | cut -d: -f2; }
 wait_step() { # until the checkpoint of the step is there
-    for _ in $(seq 600); do steps "$1" | grep -qx "$2" && return 0; sleep 0.05; done
+    for _ in $(seq 2400); do steps "$1" | grep -qx "$2" && return 0; sleep 0.05; done
     echo "no checkpoint of step $2"; cat "$T/body"; return 1
 }
 publish() { http -X POST -H 'Content-Type: application/json' -d "${3:-{\}}" "$U/v1/jobs/$1/checkpoints/$2/publish"; version=$(grep -o '"version":[0-9]*' "$T/body" | head -1 | cut -d: -f2); }
@@ -60,7 +60,7 @@ twice_the_same() { # also when the checkpoint itself has gone
     n=$(versions)
     publish "$running" 3
     [ "$code" = 200 ] && [ "$version" = "$three" ] && [ "$(versions)" = "$n" ] || { cat "$T/body"; return 1; }
-    s=$(steps "$running" | sort -n | tail -1)
+    for _ in $(seq 600); do s=$(steps "$running" | sort -n | tail -1); [ "$s" -gt 3 ] && break; sleep 0.1; done
     publish "$running" "$s"; [ "$code" = 201 ] || { cat "$T/body"; return 1; }
     v=$version
     wait_step "$running" $((s + 12)) && ! steps "$running" | grep -qx "$s" || { echo "step $s is still there"; return 1; }
