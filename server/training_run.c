@@ -7,125 +7,44 @@
  * What can be done without (a sheet, a row, a checkpoint on a full disk) is told in a `log` event and the training goes
  * on; only a save that the end needs pauses it. Evaluations come right after the checkpoint of their step, so that a
  * score always belongs to weights that are there. */
-#include "server/training_run.h"
 #include "core/base/alloc.h"
-#include "core/base/buf.h"
 #include "core/base/clock.h"
-#include "core/base/fs.h"
 #include "core/base/log.h"
-#include "core/trainer.h"
-#include "db/training.h"
 #include "server/made_pairs.h"
 #include "server/model_files.h"
 #include "server/problem.h"
 #include "server/training_files.h"
-#include "server/training_gate.h"
 #include "server/training_memory.h"
-#include "server/training_params.h"
-#include "server/training_watch.h"
-#include <jansson.h>
+#include "server/training_run_in.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-typedef struct run {
-    srv_app *app;
-    const db_job *job;
-    srv_training_signals *sig;
-    srv_training_params p;
-    dr_trainer *t;
-    dr_engine *engine; /* for evaluations, opened when needed */
-    size_t n_pairs;
-    bool made;            /* they are no pairs of the data set's, but made of what is held out (server/made_pairs.h) */
-    double seconds, pace; /* spent in steps; a step's, smoothed */
-    int64_t saved, saved_ns, evaluated;
-    int64_t best_step;
-    double best;
-    bool reserved;        /* its part of mem_budget is taken */
-    bool owes_evaluation; /* the checkpoint it goes on from was to be scored, and the last life did not get to it */
-    dr_train_metrics sum;
-    int64_t n_sum, steps;
-    srv_training_watch watch;
-    char *owed; /* a `log` event that the store could not take yet (a full disk is its disk too); owned */
-    bool mute;  /* the store does not take our rows: said once */
-    bool lost;  /* the job is no longer ours */
-} run;
-
-/* --- rows --- */
-
-/* A write that failed: is the job still ours? */
-static void note_failed(run *r, const char *doing, dr_status s, const dr_error *err) {
-    if (s == DR_CONFLICT || s == DR_NOT_FOUND) r->lost = true;
-    if (r->mute && !r->lost) return;
-    r->mute = true;
-    dr_log(DR_LOG_WARN, r->job->request_id, "job %s: %s: %s", r->job->id, doing, err->text);
-}
-
-/* Takes o. */
-static void event(run *r, const char *type, json_t *o) {
-    dr_error err = {0};
-    char *text = o ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-    json_decref(o);
-    if (!text) return;
-    dr_status s = db_event_append(r->app->db, r->job->id, r->job->epoch, type, text, NULL, &err);
-    if (s) note_failed(r, "event", s, &err);
-    if (s && !strcmp(type, "log")) {
-        free(r->owed);
-        r->owed = text;
-        text = NULL;
-    }
-    free(text);
-    srv_park_wake_key(r->app->watch, r->job->id);
-}
-
-static void tell(run *r, const char *level, const char *code, const char *text) {
-    dr_log(!strcmp(level, "info") ? DR_LOG_INFO : DR_LOG_WARN, r->job->request_id, "job %s: %s", r->job->id, text);
-    event(r, "log",
-          json_pack("{s:s, s:s, s:s, s:I}", "level", level, "code", code, "message", text, "step",
-                    (json_int_t)(r->t ? dr_trainer_at(r->t) : 0)));
-}
-
-/* What a file system says may hold paths: people get the cause without them. */
-static void tell_failure(run *r, const char *doing, dr_status s, const dr_error *err) {
-    char text[300];
-    dr_log(DR_LOG_WARN, r->job->request_id, "job %s: %s: %s", r->job->id, doing, err->text);
-    if (s == DR_NOSPACE && r->saved > 0)
-        snprintf(text, sizeof text, "%s: the disk is full; the last good checkpoint is that of step %lld", doing,
-                 (long long)r->saved);
-    else if (s == DR_NOSPACE)
-        snprintf(text, sizeof text, "%s: the disk is full, and there is no checkpoint yet", doing);
-    else
-        snprintf(text, sizeof text, "%s: %s", doing, dr_status_text(s));
-    event(r, "log",
-          json_pack("{s:s, s:s, s:s, s:I}", "level", "warn", "code", s == DR_NOSPACE ? "disk_full" : "not_written",
-                    "message", text, "step", (json_int_t)(r->t ? dr_trainer_at(r->t) : 0)));
-}
-
 /* --- giving way --- */
 
 static bool between(void *arg) {
-    run *r = arg;
+    srv_run *r = arg;
     if (atomic_load_explicit(&r->sig->cancel, memory_order_relaxed)) return false;
     srv_gate_pass(r->app->gate);
     return true;
 }
 
 /* An evaluation may also be put off: the next life makes it up. */
-static bool between_layers(void *arg) {
-    run *r = arg;
+bool srv_run_between_layers(void *arg) {
+    srv_run *r = arg;
     return !atomic_load_explicit(&r->sig->put_back, memory_order_relaxed) && between(arg);
 }
 
-static bool ends(const run *r) {
+static bool ends(const srv_run *r) {
     return r->lost || atomic_load(&r->sig->cancel) || atomic_load(&r->sig->pause) || atomic_load(&r->sig->put_back);
 }
 
 /* --- prepare --- */
 
 /* Room in mem_budget: taken first, so that no further large picture is let in, then those that were are waited for. */
-static dr_status take_memory(run *r, dr_train_opts *o, dr_error *err) {
+static dr_status take_memory(srv_run *r, dr_train_opts *o, dr_error *err) {
     uint64_t need = 0;
     dr_limits lim;
     int64_t largest = 0;
@@ -140,13 +59,15 @@ static dr_status take_memory(run *r, dr_train_opts *o, dr_error *err) {
         uint64_t rings = srv_queue_rings(r->app->queue);
         if (ends(r)) return dr_fail(err, DR_CANCELLED, "told to end");
         if (db_jobs_largest(r->app->db, &largest, NULL) || (uint64_t)largest <= lim.pixels_max) return DR_OK;
-        if (!told) tell(r, "info", "waits_for_pictures", "it begins when the large pictures that were let in are done");
+        if (!told)
+            srv_run_tell(r, "info", "waits_for_pictures",
+                         "it begins when the large pictures that were let in are done");
         told = true;
         srv_queue_wait(r->app->queue, rings, 500);
     }
 }
 
-static dr_status read_params(run *r, dr_error *err) {
+static dr_status read_params(srv_run *r, dr_error *err) {
     srv_problem p;
     json_t *o = json_loads(r->job->params_json, 0, NULL);
     bool ok = json_is_object(o) && srv_training_params_read(o, &r->p, &p);
@@ -154,7 +75,7 @@ static dr_status read_params(run *r, dr_error *err) {
     return ok ? DR_OK : dr_fail(err, DR_INTERNAL, "the job's parameters cannot be read");
 }
 
-static dr_status open_trainer(run *r, dr_error *err) {
+static dr_status open_trainer(srv_run *r, dr_error *err) {
     char rainy[SRV_PATH], clean[SRV_PATH], resume[SRV_PATH], init[SRV_PATH];
     const char *rainy_list[1] = {rainy}, *clean_list[1] = {clean};
     db_checkpoint rows[64];
@@ -208,7 +129,7 @@ static void leave(void *arg) {
 }
 
 /* Without pairs in the data set: pairs made of what is held out, by the parent. A training can do without. */
-static dr_status make_pairs(run *r, dr_error *err) {
+static dr_status make_pairs(srv_run *r, dr_error *err) {
     char dir[SRV_PATH], weights[SRV_PATH];
     db_model m = {0};
     dr_error why = {0};
@@ -228,7 +149,7 @@ static dr_status make_pairs(run *r, dr_error *err) {
                             .before = enter,
                             .after = leave,
                             .around = r->app,
-                            .yield = between_layers,
+                            .yield = srv_run_between_layers,
                             .arg = r};
     s = srv_made_pairs(&in, &r->n_pairs, &why);
     r->made = !s && r->n_pairs > 0;
@@ -236,11 +157,11 @@ static dr_status make_pairs(run *r, dr_error *err) {
         *err = why;
         return s;
     }
-    if (s) tell_failure(r, "no pairs could be made to measure with", s, &why);
+    if (s) srv_run_tell_failure(r, "no pairs could be made to measure with", s, &why);
     return DR_OK;
 }
 
-static dr_status prepare(run *r, dr_error *err) {
+static dr_status prepare(srv_run *r, dr_error *err) {
     srv_app *app = r->app;
     db_training row;
     dr_status s = read_params(r, err);
@@ -256,68 +177,21 @@ static dr_status prepare(run *r, dr_error *err) {
     r->pace = row.seconds_per_step;
     r->saved_ns = dr_clock_ns();
     dr_trainer_set_yield(r->t, between, r);
-    tell(r, "info", dr_trainer_at(r->t) ? "resumed" : "started", dr_trainer_describe(r->t));
+    srv_run_tell(r, "info", dr_trainer_at(r->t) ? "resumed" : "started", dr_trainer_describe(r->t));
     if (r->made && !dr_trainer_at(r->t)) {
         char text[200];
         snprintf(text, sizeof text,
                  "it is measured on %zu pairs made of held-out pictures: rain that the parent takes off, laid over "
                  "clean ones",
                  r->n_pairs);
-        tell(r, "info", "pairs_made", text);
+        srv_run_tell(r, "info", "pairs_made", text);
     }
     return DR_OK;
 }
 
-/* --- metrics and sheets --- */
+/* --- sheets --- */
 
-static void note(run *r, const dr_train_metrics *m, bool with_metrics) {
-    dr_error err = {0};
-    json_t *o = with_metrics ? json_object() : NULL;
-    char *text = NULL;
-    if (o) {
-        json_object_set_new(o, "step", json_integer(m->step));
-        json_object_set_new(o, "lr_factor", json_real(m->lr_factor));
-        json_object_set_new(o, "seconds_per_step", json_real(r->sum.seconds / (double)r->n_sum));
-        for (int i = 0; i < r->sum.n; i++)
-            json_object_set_new(o, r->sum.name[i], json_real(r->sum.value[i] / (double)r->n_sum));
-        text = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9));
-        json_decref(o);
-        r->n_sum = 0;
-    }
-    const db_training_note n = {
-        .step = m->step, .steps = m->steps, .seconds = r->seconds, .seconds_per_step = r->pace, .metrics_json = text};
-    dr_status s = db_training_progress(r->app->db, r->job->id, r->job->epoch, &n, &err);
-    free(text);
-    if (s) {
-        note_failed(r, "progress", s, &err);
-        return;
-    }
-    r->mute = false;
-    if (r->owed && !db_event_append(r->app->db, r->job->id, r->job->epoch, "log", r->owed, NULL, NULL)) {
-        free(r->owed);
-        r->owed = NULL;
-    }
-    srv_park_wake_key(r->app->watch, r->job->id);
-}
-
-static void add_up(run *r, const dr_train_metrics *m) {
-    const char *code = NULL;
-    char text[400];
-    if (r->n_sum == 0 || r->sum.n != m->n) {
-        r->sum = *m;
-        r->n_sum = 1;
-    } else {
-        r->sum.seconds += m->seconds;
-        for (int i = 0; i < m->n; i++) r->sum.value[i] += m->value[i];
-        r->n_sum++;
-    }
-    r->seconds += m->seconds;
-    r->pace = r->pace > 0 ? 0.95 * r->pace + 0.05 * m->seconds : m->seconds;
-    r->steps = m->steps;
-    if (srv_training_watch_step(&r->watch, m, &code, text)) tell(r, "warn", code, text);
-}
-
-static void sheet(run *r) {
+static void sheet(srv_run *r) {
     char path[SRV_PATH], text[400];
     const char *code = NULL;
     dr_error err = {0};
@@ -328,19 +202,20 @@ static void sheet(run *r) {
     srv_gate_end(r->app->gate);
     if (s == DR_CANCELLED) return;
     if (s) {
-        tell_failure(r, "sample sheet", s, &err);
+        srv_run_tell_failure(r, "sample sheet", s, &err);
         return;
     }
-    event(r, "sample",
-          json_pack("{s:I, s:o}", "step", (json_int_t)at, "url",
-                    json_sprintf("/v1/jobs/%s/samples/%lld.png", r->job->id, (long long)at)));
-    if (srv_training_watch_spread(&r->watch, dr_trainer_spread(r->t), at, &code, text)) tell(r, "warn", code, text);
+    srv_run_event(r, "sample",
+                  json_pack("{s:I, s:o}", "step", (json_int_t)at, "url",
+                            json_sprintf("/v1/jobs/%s/samples/%lld.png", r->job->id, (long long)at)));
+    if (srv_training_watch_spread(&r->watch, dr_trainer_spread(r->t), at, &code, text))
+        srv_run_tell(r, "warn", code, text);
 }
 
 /* --- checkpoints and evaluations --- */
 
 /* The last ones and the best stay; a row goes before its file. */
-static void drop_old(run *r) {
+static void drop_old(srv_run *r) {
     db_checkpoint rows[64];
     size_t n = 0;
     dr_error err = {0};
@@ -354,7 +229,7 @@ static void drop_old(run *r) {
     }
 }
 
-static dr_status save(run *r, dr_error *err) {
+static dr_status save(srv_run *r, dr_error *err) {
     char path[SRV_PATH];
     struct stat st;
     int64_t at = dr_trainer_at(r->t);
@@ -376,7 +251,7 @@ static dr_status save(run *r, dr_error *err) {
 }
 
 /* Export, load and score what would be served now. *ret_path is the export. */
-static dr_status score(run *r, const char *path, double *ret, dr_error *err) {
+static dr_status score(srv_run *r, const char *path, double *ret, dr_error *err) {
     char rainy[SRV_PATH], clean[SRV_PATH];
     dr_model *m = NULL;
     dr_eval e = {0};
@@ -390,7 +265,7 @@ static dr_status score(run *r, const char *path, double *ret, dr_error *err) {
     if (!s) s = dr_trainer_export(r->t, path, "F16", err);
     if (!s) s = dr_model_open(r->engine, path, &m, err);
     if (!s) {
-        dr_model_set_yield(m, between_layers, r);
+        dr_model_set_yield(m, srv_run_between_layers, r);
         srv_gate_begin(r->app->gate);
         s = dr_evaluate(m, rainy, clean, NULL, NULL, &e, err);
         srv_gate_end(r->app->gate);
@@ -403,7 +278,7 @@ static dr_status score(run *r, const char *path, double *ret, dr_error *err) {
 }
 
 /* After the checkpoint of this step. */
-static dr_status evaluate(run *r, dr_error *err) {
+static dr_status evaluate(srv_run *r, dr_error *err) {
     char path[SRV_PATH], old[SRV_PATH];
     int64_t at = dr_trainer_at(r->t);
     double psnr = 0;
@@ -428,28 +303,28 @@ static dr_status evaluate(run *r, dr_error *err) {
 /* --- steps --- */
 
 /* Is it over before its planned end? A function of rows and step, so that it ends at the same step after a restart. */
-static bool early_end(run *r) {
+static bool early_end(srv_run *r) {
     char text[200];
     int64_t worse = r->best_step >= 0 ? dr_trainer_at(r->t) / r->p.eval_every - r->best_step / r->p.eval_every : 0;
     if (r->p.time_budget_s && r->seconds >= (double)r->p.time_budget_s) {
         snprintf(text, sizeof text, "the time budget of %lld s is spent", (long long)r->p.time_budget_s);
-        tell(r, "info", "time_budget", text);
+        srv_run_tell(r, "info", "time_budget", text);
         return true;
     }
     if (r->p.early_stop > 0 && worse >= r->p.early_stop) {
         snprintf(text, sizeof text, "%lld evaluations in a row were not better than that of step %lld: it ends early",
                  (long long)worse, (long long)r->best_step);
-        tell(r, "info", "early_stop", text);
+        srv_run_tell(r, "info", "early_stop", text);
         return true;
     }
     return false;
 }
 
-static dr_status steps(run *r, dr_error *err) {
+static dr_status steps(srv_run *r, dr_error *err) {
     const srv_training_params *p = &r->p;
     dr_error first = {0};
     dr_status owed = r->owes_evaluation ? evaluate(r, &first) : DR_OK;
-    if (owed && owed != DR_CANCELLED) tell_failure(r, "evaluation", owed, &first);
+    if (owed && owed != DR_CANCELLED) srv_run_tell_failure(r, "evaluation", owed, &first);
     while (!dr_trainer_finished(r->t) && !ends(r) && !early_end(r)) {
         dr_train_metrics m = {0};
         dr_error later = {0};
@@ -458,90 +333,22 @@ static dr_status steps(run *r, dr_error *err) {
         srv_gate_end(r->app->gate);
         if (s) return s;
         srv_count(&r->app->tele, SRV_TRAIN_STEPS, 1);
-        add_up(r, &m);
-        note(r, &m, m.step % p->metric_every == 0 || m.step == m.steps);
+        srv_run_add_up(r, &m);
+        srv_run_note(r, &m, m.step % p->metric_every == 0 || m.step == m.steps);
         if (m.step % p->sample_every == 0 || m.step == m.steps) sheet(r);
         bool eval = r->n_pairs && m.step % p->eval_every == 0;
         bool due =
             eval || m.step % p->save_every == 0 || dr_clock_ns() - r->saved_ns > p->save_every_s * INT64_C(1000000000);
-        if (due && (s = save(r, &later))) tell_failure(r, "checkpoint", s, &later);
-        if (eval && !s && (s = evaluate(r, &later)) && s != DR_CANCELLED) tell_failure(r, "evaluation", s, &later);
+        if (due && (s = save(r, &later))) srv_run_tell_failure(r, "checkpoint", s, &later);
+        if (eval && !s && (s = evaluate(r, &later)) && s != DR_CANCELLED)
+            srv_run_tell_failure(r, "evaluation", s, &later);
     }
     return DR_OK;
 }
 
 /* --- end --- */
 
-static dr_status export_all(run *r, dr_error *err) {
-    char path[SRV_PATH], best[SRV_PATH];
-    srv_training_path(r->app, r->job->id, "latest.safetensors", path);
-    dr_status s = dr_trainer_export(r->t, path, "F16", err);
-    srv_training_path(r->app, r->job->id, "train.safetensors", path);
-    if (!s) s = dr_trainer_export_all(r->t, path, err);
-    if (s) return s;
-    srv_training_path(r->app, r->job->id, "best.safetensors", path);
-    if (r->best_step < 0) return dr_trainer_export(r->t, path, "F16", err);
-    srv_training_best_path(r->app, r->job->id, r->best_step, best);
-    (void)unlink(path);
-    if (link(best, path)) return dr_fail(err, DR_IO, "the weights of the best evaluation are gone");
-    return DR_OK;
-}
-
-/* The registry gets the best weights as a new version of the parent's name, and all nets to go on from. A crash after
- * it finds the same version again. */
-static dr_status hand_over(run *r, int64_t *ret_version, dr_error *err) {
-    char best[SRV_PATH], all[SRV_PATH], measures[160], text[200];
-    const db_job *j = r->job;
-    bool made = false;
-    int64_t version = 0;
-    srv_training_path(r->app, j->id, "best.safetensors", best);
-    srv_training_path(r->app, j->id, "train.safetensors", all);
-    snprintf(measures, sizeof measures, "{\"steps\":%lld,\"best_step\":%lld", (long long)dr_trainer_at(r->t),
-             (long long)(r->best_step < 0 ? dr_trainer_at(r->t) : r->best_step));
-    size_t n = strlen(measures);
-    if (r->best_step >= 0)
-        snprintf(measures + n, sizeof measures - n, ",\"psnr_y\":%.6f,\"pairs\":%zu,\"made\":%s}", r->best, r->n_pairs,
-                 r->made ? "true" : "false");
-    else
-        snprintf(measures + n, sizeof measures - n, "}");
-    const srv_version_new in = {.name = j->model.name,
-                                .origin = DB_TRAINED,
-                                .verdict = DB_NOT_JUDGED,
-                                .parent = j->model.version,
-                                .dataset = r->p.dataset,
-                                .job = j->id,
-                                .weights = best,
-                                .train = all,
-                                .measures_json = measures};
-    dr_status s = srv_registry_add(r->app->registry, &in, &version, &made, err);
-    if (!s) s = db_training_made(r->app->db, j->id, j->epoch, version, err);
-    if (s) return s;
-    snprintf(text, sizeof text, "the weights are version %lld of %s", (long long)version, j->model.name);
-    tell(r, "info", "registered", text);
-    *ret_version = version;
-    return DR_OK;
-}
-
-/* The gate's word over the new version. What it cannot judge stays without a verdict, and the job succeeds all the
- * same: the version is there. */
-static dr_status pass_gate(run *r, int64_t version, dr_error *err) {
-    json_t *said = NULL;
-    dr_error why = {0};
-    dr_status s = srv_training_gate(r->app, r->job, &r->p, version, between_layers, r, &said, &why);
-    if (s == DR_CANCELLED) {
-        *err = why;
-        return s;
-    }
-    if (s)
-        tell_failure(r, "the gate could not judge it", s, &why);
-    else
-        event(r, "gate", said);
-    s = db_training_move(r->app->db, r->job->id, r->job->epoch, DB_GATED, err);
-    if (!s) srv_park_wake_key(r->app->watch, r->job->id);
-    return s;
-}
-
-static dr_status conclude(run *r, dr_error *err) {
+static dr_status conclude(srv_run *r, dr_error *err) {
     int64_t version = 0;
     dr_error later = {0};
     dr_status s = save(r, err);
@@ -550,14 +357,14 @@ static dr_status conclude(run *r, dr_error *err) {
     srv_park_wake_key(r->app->watch, r->job->id);
     if (r->n_pairs && r->evaluated != dr_trainer_at(r->t) && (s = evaluate(r, &later))) {
         if (s == DR_CANCELLED) return s;
-        tell_failure(r, "evaluation", s, &later);
+        srv_run_tell_failure(r, "evaluation", s, &later);
     }
-    s = export_all(r, err);
-    if (!s) s = hand_over(r, &version, err);
-    return s ? s : pass_gate(r, version, err);
+    s = srv_run_export_all(r, err);
+    if (!s) s = srv_run_hand_over(r, &version, err);
+    return s ? s : srv_run_pass_gate(r, version, err);
 }
 
-static void finish(run *r, dr_status s, const dr_error *why) {
+static void finish(srv_run *r, dr_status s, const dr_error *why) {
     srv_app *app = r->app;
     srv_problem p;
     dr_error err = {0};
@@ -582,24 +389,24 @@ static void finish(run *r, dr_status s, const dr_error *why) {
 }
 
 /* Paused, or queued again. Without a new checkpoint it goes on from the last one. */
-static void release(run *r, db_state to) {
+static void release(srv_run *r, db_state to) {
     dr_error err = {0};
     dr_status s = r->t && dr_trainer_at(r->t) > 0 ? save(r, &err) : DR_OK;
-    if (s) tell_failure(r, "checkpoint", s, &err);
+    if (s) srv_run_tell_failure(r, "checkpoint", s, &err);
     for (;;) { /* a full disk is the store's disk too, and without its row the job would count as running */
         uint64_t rings = srv_queue_rings(r->app->queue);
         err = (dr_error){0};
         s = db_training_release(r->app->db, r->job->id, r->job->epoch, to, &err);
         if (!s || s == DR_CONFLICT || s == DR_NOT_FOUND || srv_queue_stopping(r->app->queue)) break;
-        note_failed(r, "cannot put it back yet", s, &err);
+        srv_run_note_failed(r, "cannot put it back yet", s, &err);
         srv_queue_wait(r->app->queue, rings, 500);
     }
-    if (s) note_failed(r, "cannot put it back", s, &err);
+    if (s) srv_run_note_failed(r, "cannot put it back", s, &err);
     if (to == DB_QUEUED) srv_count(&r->app->tele, SRV_JOBS_REQUEUED, 1);
 }
 
 void srv_training_run(srv_app *app, const db_job *job, srv_training_signals *sig) {
-    run r = {.app = app, .job = job, .sig = sig, .evaluated = -1};
+    srv_run r = {.app = app, .job = job, .sig = sig, .evaluated = -1};
     dr_error err = {0};
     dr_status s = prepare(&r, &err);
     if (!s) s = steps(&r, &err);
@@ -613,7 +420,7 @@ void srv_training_run(srv_app *app, const db_job *job, srv_training_signals *sig
     if (r.lost) {
         dr_log(DR_LOG_WARN, job->request_id, "job %s is no longer this trainer's", job->id);
     } else if (s == DR_NOSPACE && r.t) {
-        tell_failure(&r, "it is paused", s, &err);
+        srv_run_tell_failure(&r, "it is paused", s, &err);
         release(&r, DB_PAUSED);
     } else if (s) {
         finish(&r, s, &err);
