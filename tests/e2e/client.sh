@@ -118,6 +118,10 @@ is watch_of_a_cancelled_job 1 derain watch "$last"
 check watch_says_cancelled grep -q '^state *cancelled' out
 is cancel_again_changes_nothing 0 derain cancel "$last"
 kill -STOP $pid
+for _ in $(seq 100); do # until each of its threads stands still
+    grep -q '^State:.*[RSD] (' /proc/$pid/task/*/status 2>/dev/null || break
+    sleep 0.02
+done
 is watch_times_out 5 derain watch "$last" --timeout 1s
 kill -CONT $pid
 
