@@ -127,6 +127,24 @@ erased() { # and what is erased goes whole
     done
     ls "$T/data/training" "$T/data/datasets"; return 1
 }
+in_made_pairs() { # a set without pairs gets some before the first step: whole ones, whatever happens meanwhile
+    tar -C "$T/set" -cf "$T/alone.tar" rainy clean
+    http --data-binary "@$T/alone.tar" "$U/v1/datasets"
+    set=$(member id)
+    http -d '' "$U/v1/datasets/$set/seal"
+    http "$U/v1/datasets/$set?wait=60"
+    grep -q '"state":"ready"' "$T/body" || { head -c 300 "$T/body"; return 1; }
+    http -H 'Content-Type: application/json' -d "{\"type\":\"train\",\"dataset\":\"$set\",\"crop\":64,\"ndf\":16,\"threads\":1,\"steps\":8,\"eval_every\":4}" "$U/v1/jobs"
+    job=$(member id)
+    for _ in $(seq 4000); do [ -d "$T/data/training/$job/made.tmp" ] && break; sleep 0.003; done
+    [ ! -d "$T/data/training/$job/made" ] || { echo "it was too quick to be killed"; return 1; }
+    killed pairs && ends_well || return 1
+    n=$((N / 10))
+    [ ! -e "$T/data/training/$job/made.tmp" ] && [ "$(ls "$T/data/training/$job/made/rainy" | wc -l)" = $n ] &&
+        [ "$(ls "$T/data/training/$job/made/clean" | wc -l)" = $n ] || { ls -R "$T/data/training/$job"; return 1; }
+    http "$U/v1/jobs/$job/events?limit=1000"
+    grep -q '"name":"transplant","ok":' "$T/body"
+}
 disturbed() { start --job-attempts-max 100 && hand_in; }
 
 check an_undisturbed_run unbroken
@@ -139,5 +157,6 @@ check it_ends_with_the_same_bits_version_and_verdict same_outcome
 [ -f "$T/kills" ] && sort "$T/kills" | uniq -c | sed 's/^ */# killed in /; s/in \([0-9]*\) \(.*\)/in \2: \1/'
 check nothing_is_on_the_disk_that_no_row_names orphans
 check what_is_erased_goes_whole erased
+check killed_while_pairs_are_made in_made_pairs
 check daemon_ends_in_order stop
 exit $failed
