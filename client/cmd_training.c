@@ -164,7 +164,7 @@ static dr_status make_set(upload *u, dr_error *err) {
 static dr_status set_member(json_t *b, const char *word, dr_error *err) {
     const char *eq = strchr(word, '='), *dot = memchr(word, '.', eq ? (size_t)(eq - word) : 0);
     const char *name = dot ? dot + 1 : word;
-    char outer[32], inner[64];
+    char outer[32] = "", inner[64];
     if (!eq || eq == name || (dot && dot == word) || (dot && (size_t)(dot - word) >= sizeof outer) ||
         (size_t)(eq - name) >= sizeof inner)
         return dr_fail_as(err, DR_INVALID, "usage", "--set takes NAME=VALUE, not '%.60s'", word);

@@ -69,7 +69,9 @@ static void print_gate(const json_t *data) {
     printf("gate: %s, version %lld%s\n", *verdict ? verdict : "no verdict",
            (long long)json_integer_value(json_object_get(data, "version")),
            json_is_true(json_object_get(data, "default")) ? ", which serves now" : "");
-    json_array_foreach(json_object_get(data, "reasons"), i, c) printf("    %s\n", json_string_value(c));
+    json_array_foreach(json_object_get(data, "reasons"), i, c) {
+        printf("    %s\n", json_string_value(c));
+    }
     json_array_foreach(checks, i, c) {
         const json_t *ok = json_object_get(c, "ok");
         char text[200] = "";
