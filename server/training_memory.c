@@ -1,6 +1,7 @@
 /* training_memory.c - see training_memory.h.
  *
- *   need = dr_train_plan() + decoded pictures kept + an evaluation of the largest held-out picture
+ *   need = dr_train_plan() + decoded pictures kept + a run of the largest picture that it is measured with: of the
+ * paired hold-out, or of what the gate and made pairs look at
  *
  * Decoded pictures are kept for speed alone (others are decoded again), so they take at most half of what the rest
  * leaves. On a GPU the nets and the step are the device's memory; the host's is counted here. */
@@ -10,6 +11,7 @@
 #include "server/model_files.h"
 #include <string.h>
 
+enum { MEASURED = 512 * 512 };       /* pixels: SIDE_MAX of verdict.c and made_pairs.c */
 #define KEEP_MAX ((uint64_t)4 << 30) /* of one side, as the trainer's own default */
 
 dr_status srv_training_parent(const srv_app *app, const char *parent, const db_job *job, char ret[SRV_PATH],
@@ -40,7 +42,7 @@ dr_status srv_training_size(const srv_app *app, const char *dataset, dr_train_op
     if (s) return s;
     uint64_t room = srv_memory_for_training(app);
     uint64_t need = strcmp(srv_registry_backend(app->registry), "cpu") ? z.host + z.file : z.total;
-    need += srv_memory_of_picture(app, (uint64_t)px.pair_max);
+    need += srv_memory_of_picture(app, px.pair_max > MEASURED ? (uint64_t)px.pair_max : MEASURED);
     if (need > room)
         return dr_fail_limit(
             err, "training_too_large", "mem_budget", (int64_t)room, (int64_t)need,
