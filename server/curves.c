@@ -7,6 +7,7 @@
 #include <string.h>
 
 enum { COLUMNS_MAX = 40, POINTS_MAX = 400, PANELS_A_ROW = 3, W = 300, H = 130, PAD = 40 };
+enum { NOISY_FROM = 40, SMOOTHED = 20 }; /* rows; the smooth line is a mean over a tenth of all rows */
 
 typedef struct column {
     char name[32];
@@ -67,6 +68,31 @@ static void number(dr_buf *b, double x, double y, const char *anchor, double v) 
     text(b, x, y, anchor, s);
 }
 
+typedef struct scale {
+    double lo, hi, x0, x1;
+} scale;
+
+/* A point for every `every` rows: the mean of these, or of all rows up to `around` before and behind them. */
+static void line(const table *t, const column *c, const scale *z, size_t every, size_t around, const char *class,
+                 dr_buf *b) {
+    dr_buf_printf(b, "<polyline%s points=\"", class);
+    for (size_t i = 0; i < t->rows; i += every) {
+        double sum = 0, at = 0;
+        int n = 0;
+        size_t from = i > around ? i - around : 0, to = i + every + around < t->rows ? i + every + around : t->rows;
+        for (size_t k = from; k < to; k++) {
+            if (!isfinite(c->y[k])) continue;
+            sum += c->y[k];
+            at += (double)t->step[k];
+            n++;
+        }
+        if (!n) continue;
+        dr_buf_printf(b, "%.1f,%.1f ", (at / n - z->x0) / (z->x1 - z->x0) * W,
+                      H - (sum / n - z->lo) / (z->hi - z->lo) * H);
+    }
+    dr_buf_puts(b, "\"/>\n");
+}
+
 static void panel(const table *t, const column *c, int left, int top, dr_buf *b) {
     double lo = INFINITY, hi = -INFINITY, last = NAN;
     for (size_t i = 0; i < t->rows; i++) {
@@ -86,21 +112,12 @@ static void panel(const table *t, const column *c, int left, int top, dr_buf *b)
     number(b, -4, H, "end", lo);
     number(b, 0, H + 13, "start", x0);
     number(b, W, H + 13, "end", (double)t->step[t->rows - 1]);
-    dr_buf_puts(b, "<polyline points=\"");
-    size_t every = (t->rows + POINTS_MAX - 1) / POINTS_MAX;
-    for (size_t i = 0; i < t->rows; i += every) {
-        double sum = 0, at = 0;
-        int n = 0;
-        for (size_t k = i; k < t->rows && k < i + every; k++) {
-            if (!isfinite(c->y[k])) continue;
-            sum += c->y[k];
-            at += (double)t->step[k];
-            n++;
-        }
-        if (!n) continue;
-        dr_buf_printf(b, "%.1f,%.1f ", (at / n - x0) / (x1 - x0) * W, H - (sum / n - lo) / (hi - lo) * H);
-    }
-    dr_buf_puts(b, "\"/>\n</g>\n");
+    const scale z = {lo, hi, x0, x1};
+    size_t every = (t->rows + POINTS_MAX - 1) / POINTS_MAX, around = t->rows / SMOOTHED;
+    bool noisy = t->rows >= NOISY_FROM; /* a step's losses jump about: what they tend to is drawn over them */
+    line(t, c, &z, every, 0, noisy ? " class=\"raw\"" : "", b);
+    if (noisy) line(t, c, &z, every, around, "", b);
+    dr_buf_puts(b, "</g>\n");
 }
 
 void srv_curves_svg(const db_metric_page *rows, const char *title, dr_buf *out) {
@@ -111,12 +128,12 @@ void srv_curves_svg(const db_metric_page *rows, const char *title, dr_buf *out) 
     dr_buf_printf(out,
                   "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\">\n"
                   "<style>svg{background:#fff}text{font:11px sans-serif;fill:#333}rect{fill:#f6f8fa;stroke:#ccc}"
-                  "polyline{fill:none;stroke:#1f6feb;stroke-width:1.5}</style>\n",
+                  "polyline{fill:none;stroke:#1f6feb;stroke-width:1.5}.raw{stroke:#b6cff8;stroke-width:1}</style>\n",
                   width, height, width, height);
     text(out, PAD, 24, "start", title);
     if (!panels) text(out, PAD, 60, "start", "no steps yet");
     for (int i = 0; i < panels; i++)
-        panel(&t, &t.col[i], PAD + i % PANELS_A_ROW * (W + 2 * PAD) + PAD / 2, 60 + i / PANELS_A_ROW * (H + 60), out);
+        panel(&t, &t.col[i], PAD + i % PANELS_A_ROW * (W + 2 * PAD) + PAD, 60 + i / PANELS_A_ROW * (H + 60), out);
     dr_buf_puts(out, "</svg>\n");
     for (int i = 0; i < t.n; i++) dr_free(t.col[i].y);
     dr_free(t.step);
