@@ -38,8 +38,10 @@ static bool train(const dr_train_opts *o) {
     dr_train_metrics m;
     dr_error e = {0};
     if (dr_trainer_open(o, &t, &e)) return printf("# %s\n", e.text), false;
-    bool ok = !dr_trainer_step(t, &m, &e) && !dr_trainer_step(t, &m, &e) && !dr_trainer_save(t, ckpt, &e) &&
-              !dr_trainer_export(t, gen, "F16", &e) && !dr_trainer_export_all(t, all, &e);
+    bool ok = true;
+    for (int i = 0; i < 2 && ok; i++) ok = !dr_trainer_step(t, &m, &e);
+    ok = ok && !dr_trainer_save(t, ckpt, &e) && !dr_trainer_export(t, gen, "F16", &e) &&
+         !dr_trainer_export_all(t, all, &e);
     dr_trainer_close(t);
     return ok;
 }

@@ -674,8 +674,10 @@ static void wave_case(const void *arg) {
     size_t n = dr_shape_count(s);
     double *a = zeros(n), *b = zeros(n), want[] = {0.3 / sqrt((double)n), 0.6 / sqrt((double)n)};
     for (int wave = 0; wave < 2; wave++) {
-        for (int i = 0; i < (int)n; i++)
-            a[i] = wave ? 0.6 * cos(2 * M_PI * (3.0 * (i / s.w) / s.h + 7.0 * (i % s.w) / s.w) + 1) : 0.3;
+        for (int i = 0; i < (int)n; i++) {
+            int row = i / s.w, col = i % s.w;
+            a[i] = wave ? 0.6 * cos(2 * M_PI * (3.0 * row / s.h + 7.0 * col / s.w) + 1) : 0.3;
+        }
         dr_tensor ta = up(s, a), tb = up(s, b), loss = empty(one);
         CALL(freq, ta, tb, loss);
         double got = down(loss)[0];

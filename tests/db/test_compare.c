@@ -58,14 +58,14 @@ TEST(a_comparison_holds_its_pictures_until_it_is_erased) {
     CHECK(up());
     char id[DB_ID], other[DB_ID];
     dr_error err = {0};
-    for (char c = 'a'; c <= 'd'; c++) CHECK(!db_blob_put(db, sha(c), 10, NULL, NULL));
+    for (int c = 'a'; c <= 'd'; c++) CHECK(!db_blob_put(db, sha((char)c), 10, NULL, NULL));
     db_picture two[] = {picture("one.png", 'a', 'b'), picture("two.png", 'c', 0)}, one[] = {picture("x", 'b', 'a')};
     CHECK(!make(two, 2, NULL, id, &err));
     CHECK(!is_free(sha('a')) && !is_free(sha('b')) && !is_free(sha('c')) && is_free(sha('d')));
     CHECK(!make(one, 1, NULL, other, &err));
-    for (char c = 'a'; c <= 'c'; c++) {
+    for (int c = 'a'; c <= 'c'; c++) {
         err = (dr_error){0};
-        CHECK(db_blob_delete(db, sha(c), &err) == DR_CONFLICT && !strcmp(err.what, "blob_in_use"));
+        CHECK(db_blob_delete(db, sha((char)c), &err) == DR_CONFLICT && !strcmp(err.what, "blob_in_use"));
     }
     char taken[DB_BLOBS_MAX][DB_SHA];
     size_t n = 9;

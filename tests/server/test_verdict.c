@@ -37,8 +37,8 @@ void dr_model_close(dr_model *m) {
     opened--;
     free(m);
 }
-void dr_model_set_yield(dr_model *m, bool (*yield)(void *arg), void *arg) {
-    (void)m, (void)yield, (void)arg;
+void dr_model_set_yield(dr_model *m, bool (*between)(void *arg), void *arg) {
+    (void)m, (void)between, (void)arg;
 }
 int dr_padded_side(int side) {
     return (side + 3) / 4 * 4;
