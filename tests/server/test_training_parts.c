@@ -43,10 +43,10 @@ TEST(defaults_follow_the_parent) {
     CHECK(read_text("{\"dataset\":\"ds_1\"}", &p, &why));
     srv_training_params_fill(&p, true, 2);
     CHECK(p.steps == 2000 && srv_training_warmup(&p) == 200);
-    CHECK(p.lr == 1e-4 && p.early_stop == 5); /* gently, and not longer than it helps */
-    CHECK(read_text("{\"dataset\":\"ds_1\",\"lr\":3e-4,\"early_stop\":0}", &p, &why));
+    CHECK(p.lr == 1e-4 && p.w_color == 1 && p.early_stop == 5); /* gently, and not longer than it helps */
+    CHECK(read_text("{\"dataset\":\"ds_1\",\"lr\":3e-4,\"w_color\":0,\"early_stop\":0}", &p, &why));
     srv_training_params_fill(&p, true, 2);
-    CHECK(p.lr == 3e-4 && p.early_stop == 0);
+    CHECK(p.lr == 3e-4 && p.w_color == 0 && p.early_stop == 0);
     CHECK(read_text("{\"dataset\":\"ds_1\",\"parent\":\"none\",\"preset\":\"released\"}", &p, &why));
     srv_training_params_fill(&p, false, 2);
     CHECK(p.steps == 200000 && p.metric_every == 100 && srv_training_warmup(&p) == 500);
