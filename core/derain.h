@@ -40,12 +40,12 @@ typedef struct dr_picture_info {
 } dr_picture_info;
 
 /* Look at the header of an encoded picture. data may be only its beginning: total is the full size (0 = len).
- * Errors: INVALID empty_body; UNSUPPORTED unsupported_format (also CMYK JPEG: unsupported_color); CORRUPT image_corrupt;
- * TOO_LARGE image_too_large (setting side_max, pixels_max, aspect_max, ratio_max or body_max_bytes); INVALID
- * image_too_small (limit, actual); UNAVAILABLE header_incomplete (len < total and the header ends behind data: come
- * back with more). */
-DR_MUSTUSE dr_status dr_probe(const void *data, size_t len, uint64_t total, const dr_limits *lim,
-                              dr_picture_info *ret, dr_error *err);
+ * Errors: INVALID empty_body; UNSUPPORTED unsupported_format (also CMYK JPEG: unsupported_color); CORRUPT
+ * image_corrupt; TOO_LARGE image_too_large (setting side_max, pixels_max, aspect_max, ratio_max or body_max_bytes);
+ * INVALID image_too_small (limit, actual); UNAVAILABLE header_incomplete (len < total and the header ends behind data:
+ * come back with more). */
+DR_MUSTUSE dr_status dr_probe(const void *data, size_t len, uint64_t total, const dr_limits *lim, dr_picture_info *ret,
+                              dr_error *err);
 
 /* ---- engine --------------------------------------------------------------------------------------------------- */
 
@@ -57,7 +57,7 @@ typedef struct dr_engine_opts {
 } dr_engine_opts;
 
 DR_MUSTUSE dr_status dr_engine_open(const dr_engine_opts *opts, dr_engine **ret, dr_error *err);
-void dr_engine_close(dr_engine *e); /* after its models */
+void dr_engine_close(dr_engine *e);                 /* after its models */
 const char *dr_engine_backend(const dr_engine *e);  /* "cpu" or "cuda" */
 const char *dr_engine_describe(const dr_engine *e); /* device and kernels, for people */
 const char *dr_engine_note(const dr_engine *e);     /* why "auto" did not take the GPU, "" otherwise */
@@ -68,11 +68,11 @@ typedef struct dr_model_info {
     char name[64];
     int version;
     char sha256[65];
-    uint64_t bytes;     /* of the file */
-    char dtype[8];      /* "F32", "F16", "BF16" */
-    char arch[16];      /* "resnet" */
+    uint64_t bytes; /* of the file */
+    char dtype[8];  /* "F32", "F16", "BF16" */
+    char arch[16];  /* "resnet" */
     int ngf, blocks;
-    int residual;       /* 0 = tanh output, 3 or 1 = channels of the residual that is subtracted */
+    int residual; /* 0 = tanh output, 3 or 1 = channels of the residual that is subtracted */
     uint64_t params;
     char *metadata_json; /* the file's __metadata__ as a JSON object text; freed by dr_model_info_done */
 } dr_model_info;
@@ -111,11 +111,11 @@ DR_MUSTUSE dr_status dr_model_convert_file(const char *in, const char *dtype, co
 /* ---- deraining ------------------------------------------------------------------------------------------------ */
 
 typedef struct dr_run_opts {
-    dr_format format;      /* of the output; NONE = PNG */
-    int depth;             /* 0 = as the input, else 8 or 16 */
-    bool strip_metadata;   /* drop ICC, EXIF, pHYs, gAMA/cHRM/sRGB */
+    dr_format format;        /* of the output; NONE = PNG */
+    int depth;               /* 0 = as the input, else 8 or 16 */
+    bool strip_metadata;     /* drop ICC, EXIF, pHYs, gAMA/cHRM/sRGB */
     const dr_limits *limits; /* NULL = defaults */
-    atomic_bool *cancel;   /* looked at between layers; NULL = never */
+    atomic_bool *cancel;     /* looked at between layers; NULL = never */
     _Atomic float *progress; /* 0..1, written as it goes; NULL = not wanted */
 } dr_run_opts;
 
@@ -167,21 +167,21 @@ typedef struct dr_check_opts {
     atomic_bool *cancel;     /* NULL = never */
 } dr_check_opts;
 typedef struct dr_check {
-    int width, height;        /* looked at */
-    bool finite;              /* every value of the output is a number */
-    double rain_in, rain_out; /* rain scores */
+    int width, height;            /* looked at */
+    bool finite;                  /* every value of the output is a number */
+    double rain_in, rain_out;     /* rain scores */
     double detail_in, detail_out; /* fine structure (core/image/detail.h) */
-    double shift[3];          /* mean of output - input of R, G, B, in grey levels */
-    dr_score change;          /* output against input */
-    dr_score input, output;   /* against `clean`; 0 without */
+    double shift[3];              /* mean of output - input of R, G, B, in grey levels */
+    dr_score change;              /* output against input */
+    dr_score input, output;       /* against `clean`; 0 without */
 } dr_check;
 DR_MUSTUSE dr_status dr_model_check(dr_model *m, const void *data, size_t len, const void *clean, size_t clean_len,
                                     const dr_check_opts *opts, dr_check *ret, dr_error *err);
 
-/* A pair to measure with where there is none: the rain that m takes off a rainy picture, laid over a clean one of another
- * scene. Both come back as PNG (RGB, 8 bits) of the size that the middles of the two have in common, at most side_max;
- * the caller frees with dr_free. A network that takes the same rain off in another place gets the clean one back; one
- * that darkens, blurs or leaves rain does not. Errors as dr_model_check. */
+/* A pair to measure with where there is none: the rain that m takes off a rainy picture, laid over a clean one of
+ * another scene. Both come back as PNG (RGB, 8 bits) of the size that the middles of the two have in common, at most
+ * side_max; the caller frees with dr_free. A network that takes the same rain off in another place gets the clean one
+ * back; one that darkens, blurs or leaves rain does not. Errors as dr_model_check. */
 DR_MUSTUSE dr_status dr_model_transplant(dr_model *m, const void *data, size_t len, const void *clean, size_t clean_len,
                                          const dr_check_opts *opts, void **ret_rainy, size_t *ret_rainy_len,
                                          void **ret_clean, size_t *ret_clean_len, dr_error *err);

@@ -19,8 +19,8 @@ typedef struct dr_step {
     const dr_objective *obj;
     double lr, lr_f, ema_decay;
     double ema_age; /* steps that the average has seen before step 0 */
-    double warmup; /* before this step the generators stand still: discriminators and heads learn first */
-    uint64_t seed; /* patch positions come from (seed, step) */
+    double warmup;  /* before this step the generators stand still: discriminators and heads learn first */
+    uint64_t seed;  /* patch positions come from (seed, step) */
     dr_image_pool *pool_a, *pool_b; /* earlier fakes for D_A, D_B; size 0 = off */
     /* Tests: positions of contrastive call `call` (0..3 in a step) instead of random ones; NULL = random. */
     dr_status (*patches)(void *arg, int call, const dr_shape taps[DR_TAPS], dr_patches *ret, dr_error *err);
