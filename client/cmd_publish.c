@@ -4,6 +4,7 @@
  * call (the trainer drops old ones): then the service says which steps there are. Safe to repeat: a checkpoint has one
  * version. */
 #include "client/opts.h"
+#include "client/send.h"
 #include "client/wait.h"
 #include "core/base/alloc.h"
 #include "core/base/parse.h"
@@ -11,30 +12,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-static dr_status call(cli_http *h, const cli_env *env, const char *method, const char *path, const char *body,
-                      cli_answer *a, json_t **ret, dr_error *err) {
-    char key[40];
-    cli_idem_key(key);
-    cli_answer_clear(a);
-    const cli_call c = {.method = method,
-                        .path = path,
-                        .accept = "application/json",
-                        .content_type = body ? "application/json" : NULL,
-                        .idem_key = body ? key : NULL,
-                        .body = body,
-                        .body_len = body ? strlen(body) : 0,
-                        .deadline_ns = env->deadline_ns};
-    dr_status s = path ? cli_http_do(h, &c, a, err) : dr_fail(err, DR_NOMEM, "out of memory");
-    return s ? s : cli_answer_json(a, ret, err);
-}
-
 /* Of the best checkpoint, else of the newest. */
 static dr_status choose(cli_http *h, const cli_env *env, int64_t *ret, cli_answer *a, dr_error *err) {
     char *path = cli_job_path(env->args[0], "/checkpoints");
     json_t *list = NULL, *row;
     size_t i;
     int64_t best = 0, last = 0;
-    dr_status s = call(h, env, "GET", path, NULL, a, &list, err);
+    cli_answer_clear(a);
+    dr_status s =
+        path ? cli_http_do(h, &(cli_call){.path = path, .accept = "application/json", .deadline_ns = env->deadline_ns},
+                           a, err)
+             : dr_fail(err, DR_NOMEM, "out of memory");
+    if (!s) s = cli_answer_json(a, &list, err);
     json_array_foreach(s ? NULL : json_object_get(list, "items"), i, row) {
         int64_t step = json_integer_value(json_object_get(row, "step"));
         if (step > last) last = step;
@@ -76,7 +65,7 @@ int cli_publish(cli_env *env) {
     if (!s) {
         snprintf(tail, sizeof tail, "/checkpoints/%lld/publish", (long long)step);
         path = cli_job_path(env->args[0], tail);
-        s = call(h, env, "POST", path, body, &a, &m, &err);
+        s = path ? cli_send_json(h, env, "POST", path, body, &a, &m, &err) : dr_fail(&err, DR_NOMEM, "out of memory");
     }
     int code = s ? cli_out_error(env, s, &err, &a) : say(env, &a, step, m);
     json_decref(m);

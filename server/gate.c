@@ -176,6 +176,13 @@ void srv_gate_end(srv_gate *g) {
     pthread_mutex_unlock(&g->mu);
 }
 
+void srv_gate_begin_arg(void *arg) {
+    srv_gate_begin(arg);
+}
+void srv_gate_end_arg(void *arg) {
+    srv_gate_end(arg);
+}
+
 void srv_gate_pass(srv_gate *g) {
     if (!atomic_load(&g->wanted)) return;
     pthread_mutex_lock(&g->mu);

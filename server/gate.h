@@ -40,6 +40,9 @@ void srv_gate_wake(srv_gate *g);
 /* The training, one thread. Between begin and end it counts as computing. */
 void srv_gate_begin(srv_gate *g); /* waits like pass */
 void srv_gate_end(srv_gate *g);
+/* The same two as call-backs; arg is the gate. */
+void srv_gate_begin_arg(void *arg);
+void srv_gate_end_arg(void *arg);
 void srv_gate_pass(srv_gate *g);           /* between two ops: returns when the training may go on */
 void srv_gate_hurry(srv_gate *g, bool on); /* on: it no longer waits for tickets that are held, to end soon */
 

@@ -4,11 +4,12 @@
 #include "core/base/fs.h"
 #include "server/picture_paths.h"
 #include "server/training_files.h"
+#include "server/verdict.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { PAIRS = 20, SIDE_MAX = 512 };
+enum { PAIRS = 20 };
 
 #define TMP "made.tmp"
 
@@ -29,7 +30,7 @@ static dr_status make_one(const srv_made_in *in, dr_model *m, const char *rainy,
     void *rained = NULL, *truth = NULL;
     dr_limits lim = in->limits ? *in->limits : (dr_limits){0};
     dr_limits_fill(&lim);
-    const dr_check_opts o = {.limits = &lim, .side_max = SIDE_MAX};
+    const dr_check_opts o = {.limits = &lim, .side_max = SRV_VERDICT_SIDE};
     dr_status s = dr_fs_read(rainy, (size_t)lim.body_max_bytes, &a, &a_len, err);
     if (!s) s = dr_fs_read(clean, (size_t)lim.body_max_bytes, &b, &b_len, err);
     if (!s && in->before) in->before(in->around);

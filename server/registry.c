@@ -162,6 +162,17 @@ bool srv_registry_path(srv_registry *r, const db_model *m, const char *file, cha
     return *from && (size_t)snprintf(ret, cap, "%s", from) < cap && dr_fs_exists(ret);
 }
 
+dr_status srv_registry_weights(srv_registry *r, const char *name, int64_t version, char *ret, size_t cap,
+                               dr_error *err) {
+    db_model m = {0};
+    dr_status s = db_model_get(r->o.db, name, version, &m, err);
+    if (!s && !srv_registry_path(r, &m, SRV_MODEL_WEIGHTS, ret, cap))
+        s = dr_fail_as(err, DR_CONFLICT, "version_unusable", "the weights of %s version %lld are missing", name,
+                       (long long)version);
+    db_model_clear(&m);
+    return s;
+}
+
 static srv_model_id id_of(const db_model *m) {
     srv_model_id id = {.version = m->version};
     memcpy(id.name, m->name, sizeof id.name);

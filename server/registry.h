@@ -42,6 +42,9 @@ bool srv_registry_resident(srv_registry *r, const char *name, int64_t version);
 
 /* Path of a version's file (SRV_MODEL_WEIGHTS, ...); false: there is none of that kind. */
 bool srv_registry_path(srv_registry *r, const db_model *m, const char *file, char *ret, size_t cap);
+/* Path of the weights of NAME VERSION. NOT_FOUND model_not_found, CONFLICT version_unusable (the file is gone). */
+DR_MUSTUSE dr_status srv_registry_weights(srv_registry *r, const char *name, int64_t version, char *ret, size_t cap,
+                                          dr_error *err);
 
 /* --- for workers --- */
 

@@ -27,23 +27,6 @@ void srv_training_gate_limits(const json_t *gate, bool policy, srv_verdict_limit
 
 /* --- verdict --- */
 
-static dr_status weights_of(srv_app *app, const char *name, int64_t version, char ret[SRV_PATH], dr_error *err) {
-    db_model m = {0};
-    dr_status s = db_model_get(app->db, name, version, &m, err);
-    if (!s && !srv_registry_path(app->registry, &m, SRV_MODEL_WEIGHTS, ret, SRV_PATH))
-        s = dr_fail_as(err, DR_CONFLICT, "version_unusable", "the weights of %s version %lld are missing", name,
-                       (long long)version);
-    db_model_clear(&m);
-    return s;
-}
-
-static void enter(void *arg) {
-    srv_gate_begin(((srv_app *)arg)->gate);
-}
-static void leave(void *arg) {
-    srv_gate_end(((srv_app *)arg)->gate);
-}
-
 static srv_picture_list as_pictures(const srv_paths *l) {
     return (srv_picture_list){(const char *const *)l->path, l->n};
 }
@@ -60,8 +43,9 @@ static dr_status judge(srv_app *app, const db_job *job, int64_t version, const s
     if (!s) s = srv_paths_folder(dir, "pairs/clean", &l[3], err);
     if (!s && !l[2].n) s = srv_paths_folder(dir, SRV_MADE_RAINY, &l[4], err);
     if (!s && !l[2].n) s = srv_paths_folder(dir, SRV_MADE_CLEAN, &l[5], err);
-    if (!s) s = weights_of(app, job->model.name, version, weights, err);
-    if (!s && job->model.version) s = weights_of(app, job->model.name, job->model.version, parent, err);
+    if (!s) s = srv_registry_weights(app->registry, job->model.name, version, weights, sizeof weights, err);
+    if (!s && job->model.version)
+        s = srv_registry_weights(app->registry, job->model.name, job->model.version, parent, sizeof parent, err);
     const srv_verdict_in in = {.weights = weights,
                                .parent = *parent ? parent : NULL,
                                .rainy = as_pictures(&l[0]),
@@ -73,9 +57,9 @@ static dr_status judge(srv_app *app, const db_job *job, int64_t version, const s
                                .limits = limits,
                                .backend = app->cfg->backend,
                                .threads = (int)p->threads,
-                               .before = enter,
-                               .after = leave,
-                               .around = app,
+                               .before = srv_gate_begin_arg,
+                               .after = srv_gate_end_arg,
+                               .around = app->gate,
                                .yield = yield,
                                .arg = arg};
     if (!s) s = srv_verdict_run(&in, ret, err);

@@ -9,10 +9,11 @@
 #include "db/datasets.h"
 #include "server/memory.h"
 #include "server/model_files.h"
+#include "server/verdict.h"
 #include <string.h>
 
-enum { MEASURED = 512 * 512 };       /* pixels: SIDE_MAX of verdict.c and made_pairs.c */
-#define KEEP_MAX ((uint64_t)4 << 30) /* of one side, as the trainer's own default */
+enum { MEASURED = SRV_VERDICT_SIDE * SRV_VERDICT_SIDE }; /* pixels */
+#define KEEP_MAX ((uint64_t)4 << 30)                     /* of one side, as the trainer's own default */
 
 dr_status srv_training_parent(const srv_app *app, const char *parent, const db_job *job, char ret[SRV_PATH],
                               bool *ret_lone, dr_error *err) {

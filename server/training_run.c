@@ -121,24 +121,18 @@ static dr_status open_trainer(srv_run *r, dr_error *err) {
     return s ? s : dr_trainer_open(&o, &r->t, err);
 }
 
-static void enter(void *arg) {
-    srv_gate_begin(((srv_app *)arg)->gate);
-}
-static void leave(void *arg) {
-    srv_gate_end(((srv_app *)arg)->gate);
-}
-
 /* Without pairs in the data set: pairs made of what is held out, by the parent. A training can do without. */
 static dr_status make_pairs(srv_run *r, dr_error *err) {
     char dir[SRV_PATH], weights[SRV_PATH];
-    db_model m = {0};
     dr_error why = {0};
     if (!strcmp(r->p.parent, "none") || !r->job->model.version) return DR_OK;
-    dr_status s = db_model_get(r->app->db, r->job->model.name, r->job->model.version, &m, err);
-    if (s) return s;
-    bool there = srv_registry_path(r->app->registry, &m, SRV_MODEL_WEIGHTS, weights, sizeof weights);
-    db_model_clear(&m);
-    if (!there) return DR_OK; /* what is missing is told by whoever cannot do without */
+    dr_status s = srv_registry_weights(r->app->registry, r->job->model.name, r->job->model.version, weights,
+                                       sizeof weights, &why);
+    if (s == DR_CONFLICT) return DR_OK; /* what is missing is told by whoever cannot do without */
+    if (s) {
+        *err = why;
+        return s;
+    }
     srv_training_path(r->app, r->job->id, "", dir);
     const srv_made_in in = {.dir = dir,
                             .weights = weights,
@@ -146,9 +140,9 @@ static dr_status make_pairs(srv_run *r, dr_error *err) {
                             .backend = r->app->cfg->backend,
                             .threads = (int)r->p.threads,
                             .limits = &r->app->limits,
-                            .before = enter,
-                            .after = leave,
-                            .around = r->app,
+                            .before = srv_gate_begin_arg,
+                            .after = srv_gate_end_arg,
+                            .around = r->app->gate,
                             .yield = srv_run_between_layers,
                             .arg = r};
     s = srv_made_pairs(&in, &r->n_pairs, &why);

@@ -17,7 +17,7 @@ const srv_verdict_limits srv_verdict_defaults = {.psnr_loss_max = 0.1,
                                                  .clean_psnr_min = 30.0,
                                                  .shift_max = 4.0};
 
-enum { PICTURES_MAX = 24, SIDE_MAX = 512 };
+enum { PICTURES_MAX = 24 };
 
 void srv_verdict_done(srv_verdict *v) {
     if (!v) return;
@@ -47,7 +47,8 @@ static dr_status check_one(const srv_verdict_in *in, dr_model *m, const char *pa
     size_t len = 0, clean_len = 0;
     dr_limits lim = in->image_limits ? *in->image_limits : (dr_limits){0};
     dr_limits_fill(&lim);
-    const dr_check_opts o = {.limits = &lim, .side_max = in->side_max ? in->side_max : SIDE_MAX, .cancel = in->cancel};
+    const dr_check_opts o = {
+        .limits = &lim, .side_max = in->side_max ? in->side_max : SRV_VERDICT_SIDE, .cancel = in->cancel};
     dr_status s = dr_fs_read(path, (size_t)lim.body_max_bytes, &data, &len, err);
     if (!s && truth) s = dr_fs_read(truth, (size_t)lim.body_max_bytes, &clean, &clean_len, err);
     if (!s) s = dr_model_check(m, data, len, clean, clean_len, &o, ret, err);

@@ -35,6 +35,8 @@ typedef struct srv_verdict_limits {
 } srv_verdict_limits;
 extern const srv_verdict_limits srv_verdict_defaults;
 
+enum { SRV_VERDICT_SIDE = 512 }; /* of larger pictures this middle is looked at */
+
 typedef struct srv_picture_list {
     const char *const *path; /* borrowed */
     size_t n;
@@ -49,7 +51,7 @@ typedef struct srv_verdict_in {
         made_clean;                   /* pairs made of the unpaired hold-out, the same number of each; likewise */
     const srv_verdict_limits *limits; /* NULL = defaults */
     int pictures_max;                 /* of each kind, evenly spread; 0 = 24 */
-    int side_max;                     /* of larger pictures the middle; 0 = 512 */
+    int side_max;                     /* of larger pictures the middle; 0 = SRV_VERDICT_SIDE */
     const char *backend;              /* as in dr_engine_opts */
     int threads;
     const dr_limits *image_limits;                        /* NULL = defaults */

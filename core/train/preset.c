@@ -15,53 +15,20 @@ typedef struct preset {
     double gain;
 } preset;
 
+/* METHOD.md 5, 7, 9: what `full` builds on. */
+#define RELEASED                                                                                                       \
+    .crop = 256, .batch = 1, .ngf = 64, .blocks = 9, .ndf = 64, .d_layers = 3, .steps = 200000, .lr = 1e-4,            \
+    .lr_f = 1e-3, .w_gan = 1, .w_nce = 2, .w_idt = 1, .transplant_gain = 1, .streaks_share = 0.5,                      \
+    .g_gan = DR_GAN_HINGE_REAL, .gain = 0.02, .decay_part = 0.5
+
 static const preset presets[] = {
-    {.name = "released",
-     .crop = 256,
-     .batch = 1,
-     .ngf = 64,
-     .blocks = 9,
-     .ndf = 64,
-     .d_layers = 3,
-     .steps = 200000,
-     .lr = 1e-4,
-     .lr_f = 1e-3,
-     .w_gan = 1,
-     .w_nce = 2,
-     .w_idt = 1,
-     .transplant_gain = 1,
-     .streaks_share = 0.5,
-     .g_gan = DR_GAN_HINGE_REAL,
-     .gain = 0.02,
-     .decay_part = 0.5},
+    {.name = "released", RELEASED},
     /* METHOD.md 8 weighs the sum over both directions, we their mean: cycle 10, colour 5 and spectra 0.1 there are
      * twice that here. Colour: strong enough against the cycle that both generators do not learn negatives, which the
      * cycle cannot see (at 1 they do, at 5 and 10 they do not). Spectra: per unit of weight their gradient is as long
      * as that of an L1 (a unit vector a bin, a sign a pixel), so that 0.1 is a hundredth of the cycle's, spread over
      * all bins alike instead of over the strong ones. */
-    {.name = "full",
-     .crop = 256,
-     .batch = 1,
-     .ngf = 64,
-     .blocks = 9,
-     .ndf = 64,
-     .d_layers = 3,
-     .steps = 200000,
-     .lr = 1e-4,
-     .lr_f = 1e-3,
-     .w_gan = 1,
-     .w_nce = 2,
-     .w_idt = 1,
-     .w_cycle = 20,
-     .w_nce_extra = 2,
-     .w_color = 10,
-     .w_freq = 0.2,
-     .transplant_gain = 1,
-     .ema_decay = 0.999,
-     .streaks_share = 0.5,
-     .g_gan = DR_GAN_HINGE_REAL,
-     .gain = 0.02,
-     .decay_part = 0.5},
+    {.name = "full", RELEASED, .w_cycle = 20, .w_nce_extra = 2, .w_color = 10, .w_freq = 0.2, .ema_decay = 0.999},
     {.name = "product",
      .crop = 128,
      .batch = 1,
