@@ -54,6 +54,8 @@ typedef struct dr_engine_opts {
     int threads;         /* 0 = all cores */
     bool fallback;       /* a device that fails or is too small for a picture: the CPU takes over (as "auto" would) */
     bool full_f32;       /* f32 arithmetic and storage on a GPU too, for checks; its default is bf16 */
+    bool background;     /* on a GPU its work is queued behind that of other engines (comparisons, gates of versions) */
+    const char *plan_cache; /* file of convolution plans tuned for this GPU; NULL or "" = none */
 } dr_engine_opts;
 
 DR_MUSTUSE dr_status dr_engine_open(const dr_engine_opts *opts, dr_engine **ret, dr_error *err);

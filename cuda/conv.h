@@ -40,8 +40,10 @@ dr_status cv_save(cv_engine *e, dr_error *err);
 /* Changes when work queued before and repeated now would not be what cv_run does now: the workspace has moved, or a
  * shape has another plan. */
 unsigned cv_generation(const cv_engine *e);
+/* From any thread. */
 size_t cv_workspace_bytes(const cv_engine *e);
 int cv_plan_count(const cv_engine *e);
-const char *cv_version(void); /* "cuDNN 9.19.0", "plain loops" */
+int cv_tuned_count(const cv_engine *e); /* of these, from cv_tune or the cache */
+const char *cv_version(void);           /* "cuDNN 9.19.0", "plain loops" */
 
 #endif

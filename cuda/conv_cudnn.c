@@ -10,6 +10,7 @@
 #include <float.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,9 +36,10 @@ struct cv_engine {
     cudaStream_t st;
     cg_target target;
     entry *table; /* open addressing; cap is a power of two, at most half full */
-    int cap, n;
+    int cap;
+    atomic_int n, n_tuned; /* read from other threads too */
     void *workspace;
-    size_t workspace_bytes;
+    atomic_size_t workspace_bytes;
     unsigned generation; /* see cv_generation */
     char *cache_path;
     cv_cache_line *lines;
@@ -159,6 +161,7 @@ static dr_status find(cv_engine *e, cv_kind kind, cv_shape s, entry **ret, dr_er
         if (status) return status;
         *at = fresh;
         e->n++;
+        e->n_tuned += fresh.tuned;
     }
     *ret = at;
     return DR_OK;
@@ -218,6 +221,7 @@ dr_status cv_run(cv_engine *e, cv_kind kind, cv_shape s, const void *a, const vo
         cg_plan_done(&at->plan);
         at->plan = next;
         e->generation++;
+        e->n_tuned -= at->tuned;
         at->tuned = false;
         at->n_failed = skip;
     }
@@ -379,6 +383,7 @@ dr_status cv_tune(cv_engine *e, cv_kind kind, cv_shape s, dr_error *err) {
         cg_plan_done(&at->plan);
         at->plan = best;
         e->generation++;
+        e->n_tuned += !at->tuned;
         at->tuned = true;
         best = (cg_plan){0};
     }
@@ -532,6 +537,10 @@ size_t cv_workspace_bytes(const cv_engine *e) {
 
 int cv_plan_count(const cv_engine *e) {
     return e->n;
+}
+
+int cv_tuned_count(const cv_engine *e) {
+    return e->n_tuned;
 }
 
 const char *cv_version(void) {

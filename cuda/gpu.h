@@ -19,14 +19,20 @@ typedef struct gpu {
     dk_type type; /* of wide tensors */
     cudaStream_t stream;
     cv_engine *conv;
-    void *scratch; /* on the device; grows, nobody keeps it over a call */
+    struct {
+        void *p;
+        size_t bytes;
+    } * blocks; /* what gpu_alloc gave and nobody freed yet */
+    int n_blocks, cap_blocks;
+    atomic_size_t allocated; /* their bytes, scratch memory included */
+    void *scratch;           /* on the device; grows, nobody keeps it over a call */
     size_t scratch_bytes;
     char *staging; /* pinned host memory between the caller's pages and the device: a ring of GPU_N_PIECES pieces */
     cudaEvent_t moved[GPU_N_PIECES]; /* the device is done with the piece */
     unsigned i_piece;                /* next of the ring, counts on */
     unsigned generation;             /* of the scratch memory: counts its moves */
     bool recording;                  /* the stream is being captured: no memory may be taken */
-    bool lost;                       /* a sticky error: every later call says so at once */
+    atomic_bool lost;                /* a sticky error: every later call says so at once */
     char text[160];
 } gpu;
 
@@ -51,6 +57,7 @@ dr_status gpu_download(dr_backend *be, dr_tensor src, float *nchw, dr_error *err
 dr_status gpu_upload_raw(dr_backend *be, const void *src, void *dst, size_t bytes, dr_error *err);
 dr_status gpu_download_raw(dr_backend *be, const void *src, void *dst, size_t bytes, dr_error *err);
 dr_status gpu_sync(dr_backend *be, dr_error *err);
+dr_status gpu_info(dr_backend *be, dr_device_info *ret, dr_error *err);
 /* Between the device and anything on the host, in pieces of whole units (bytes) that overlap: `move` copies the n bytes
  * of the stream from byte `at` on between the staging memory and where they belong. gpu_send returns when all is on its
  * way, gpu_receive when all is there. */
@@ -83,6 +90,7 @@ static inline size_t gpu_aligned(size_t bytes) {
 /* ops_elt.c */
 DECLARE(gpu_fill, float v, T y);
 DECLARE(gpu_copy, T x, T y);
+DECLARE(gpu_copy_rows, T x, int from_x, T y, int from_y, int rows);
 DECLARE(gpu_axpy, float a, T x, T y);
 DECLARE(gpu_add, T a, T b, T y);
 DECLARE(gpu_scale, float a, T x, T y);

@@ -5,12 +5,27 @@
  */
 #include "cuda/gpu.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { GROW = 32 << 20 };
 
 size_t gpu_tensor_bytes(dr_backend *be, dr_shape s) {
     return gpu_aligned(dk_bytes(gpu_map(gpu_of(be), s)));
+}
+
+static bool note_block(gpu *g, void *p, size_t bytes) {
+    if (g->n_blocks == g->cap_blocks) {
+        const int cap = g->cap_blocks ? 2 * g->cap_blocks : 64;
+        void *more = realloc(g->blocks, (size_t)cap * sizeof *g->blocks);
+        if (!more) return false;
+        g->blocks = more;
+        g->cap_blocks = cap;
+    }
+    g->blocks[g->n_blocks].p = p;
+    g->blocks[g->n_blocks++].bytes = bytes;
+    g->allocated += bytes;
+    return true;
 }
 
 dr_status gpu_alloc(dr_backend *be, size_t bytes, void **ret, dr_error *err) {
@@ -26,12 +41,23 @@ dr_status gpu_alloc(dr_backend *be, size_t bytes, void **ret, dr_error *err) {
                             bytes >> 20, left >> 20, all >> 20);
     }
     dr_status s = gpu_check(g, e, "cudaMalloc", err);
-    if (!s) *ret = p;
-    return s;
+    if (s) return s;
+    if (!note_block(g, p, bytes)) {
+        (void)cudaFree(p);
+        return g->host.fail(err, DR_NOMEM, "cuda: no memory for the list of allocations");
+    }
+    *ret = p;
+    return DR_OK;
 }
 
 void gpu_free(dr_backend *be, void *p) {
-    (void)be;
+    gpu *g = gpu_of(be);
+    for (int i = 0; i < g->n_blocks; i++)
+        if (g->blocks[i].p == p) {
+            g->allocated -= g->blocks[i].bytes;
+            g->blocks[i] = g->blocks[--g->n_blocks];
+            break;
+        }
     if (cudaFree(p)) (void)cudaGetLastError(); /* waits for the work that uses it; a failure is not the next launch's */
 }
 
@@ -40,7 +66,7 @@ dr_status gpu_scratch(gpu *g, size_t bytes, void **ret, dr_error *err) {
         if (g->recording) return g->host.fail(err, DR_BACKEND, "cuda: more scratch memory while recording");
         g->generation++;
         size_t want = (bytes + GROW - 1) / GROW * GROW;
-        if (g->scratch) (void)cudaFree(g->scratch);
+        if (g->scratch) gpu_free(&g->base, g->scratch);
         g->scratch = NULL;
         g->scratch_bytes = 0;
         dr_status s = gpu_alloc(&g->base, want, &g->scratch, err);
@@ -54,6 +80,21 @@ dr_status gpu_scratch(gpu *g, size_t bytes, void **ret, dr_error *err) {
 dr_status gpu_sync(dr_backend *be, dr_error *err) {
     gpu *g = gpu_of(be);
     return gpu_check(g, cudaStreamSynchronize(g->stream), "cudaStreamSynchronize", err);
+}
+
+/* From any thread: it sets the device, which the runtime keeps for each of them. */
+dr_status gpu_info(dr_backend *be, dr_device_info *ret, dr_error *err) {
+    gpu *g = gpu_of(be);
+    size_t left = 0, all = 0;
+    dr_status s = gpu_check(g, cudaSetDevice(g->device), "cudaSetDevice", err);
+    if (!s) s = gpu_check(g, cudaMemGetInfo(&left, &all), "cudaMemGetInfo", err);
+    if (s) return s;
+    *ret = (dr_device_info){.memory_used = g->allocated + cv_workspace_bytes(g->conv),
+                            .memory_free = left,
+                            .memory_all = all,
+                            .plans = (uint32_t)cv_plan_count(g->conv),
+                            .plans_tuned = (uint32_t)cv_tuned_count(g->conv)};
+    return DR_OK;
 }
 
 /* ---- transfers ----------------------------------------------------------------------------------------------------

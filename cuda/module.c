@@ -14,12 +14,13 @@ static void gpu_close(dr_backend *be) {
     if (!g) return;
     if (g->stream) (void)cudaStreamSynchronize(g->stream);
     cv_close(g->conv);
-    if (g->scratch) (void)cudaFree(g->scratch);
+    if (g->scratch) gpu_free(be, g->scratch);
     if (g->staging) (void)cudaFreeHost(g->staging);
     for (int i = 0; i < GPU_N_PIECES; i++)
         if (g->moved[i]) (void)cudaEventDestroy(g->moved[i]);
     if (g->stream) (void)cudaStreamDestroy(g->stream);
     (void)cudaGetLastError(); /* what failed here is nobody else's */
+    free(g->blocks);
     free(g);
 }
 
@@ -70,6 +71,7 @@ static const dr_backend_ops ops = {
     .sync = gpu_sync,
     .fill = gpu_fill,
     .copy = gpu_copy,
+    .copy_rows = gpu_copy_rows,
     .axpy = gpu_axpy,
     .add = gpu_add,
     .scale = gpu_scale,
@@ -114,9 +116,11 @@ static const dr_backend_ops ops = {
     .record_begin = gpu_record_begin,
     .record_end = gpu_record_end,
     .replay = gpu_replay,
+    .info = gpu_info,
 };
 
 static dr_status gpu_open(const dr_host_api *host, const dr_backend_opts *opts, dr_backend **ret, dr_error *err) {
+    int least = 0, most = 0;
     dr_status s = find_device(host, opts->device, err);
     if (s) return s;
     gpu *g = calloc(1, sizeof *g);
@@ -127,14 +131,17 @@ static dr_status gpu_open(const dr_host_api *host, const dr_backend_opts *opts, 
     g->type = opts->precision == DR_PREC_F32 ? DK_F32 : DK_BF16;
     s = gpu_check(g, cudaSetDevice(g->device), "cudaSetDevice", err);
     if (!s) s = describe_device(g, err);
+    if (!s) s = gpu_check(g, cudaDeviceGetStreamPriorityRange(&least, &most), "cudaDeviceGetStreamPriorityRange", err);
     if (!s)
-        s = gpu_check(g, cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags",
-                      err);
+        s = gpu_check(g,
+                      cudaStreamCreateWithPriority(&g->stream, cudaStreamNonBlocking, opts->background ? least : most),
+                      "cudaStreamCreateWithPriority", err);
     if (!s) s = gpu_check(g, cudaMallocHost((void **)&g->staging, GPU_N_PIECES * GPU_PIECE), "cudaMallocHost", err);
     for (int i = 0; i < GPU_N_PIECES && !s; i++)
         s = gpu_check(g, cudaEventCreateWithFlags(&g->moved[i], cudaEventDisableTiming), "cudaEventCreateWithFlags",
                       err);
-    if (!s) s = cv_open(host, g->stream, getenv("DERAIN_CUDA_PLANS"), &g->conv, err);
+    const char *cache = opts->plan_cache && *opts->plan_cache ? opts->plan_cache : NULL;
+    if (!s) s = cv_open(host, g->stream, cache, &g->conv, err);
     if (s) {
         gpu_close(&g->base);
         return s;

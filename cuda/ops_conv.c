@@ -42,8 +42,15 @@ static const void *widened(gpu *g, dr_tensor x, char **at) {
 
 /* ---- frozen weights ---------------------------------------------------------------------------------------------- */
 
+typedef struct packed {
+    gpu *g;
+    void *w;
+} packed;
+
 static void free_packed(void *p) {
-    if (cudaFree(p)) (void)cudaGetLastError();
+    packed *k = p;
+    gpu_free(&k->g->base, k->w);
+    free(k);
 }
 
 static void pack(gpu *g, cv_shape s, int o, int i, const float *w, void *y) {
@@ -63,13 +70,18 @@ static dr_status weights(gpu *g, dr_conv2d_desc d, cv_shape s, int o, int i, con
         return DR_OK;
     }
     if (!slot->p) {
-        void *p;
-        dr_status st = gpu_alloc(&g->base, weight_bytes(g, s), &p, err);
-        if (st) return st;
-        pack(g, s, o, i, w, p);
-        *slot = (dr_slot){p, free_packed};
+        packed *k = malloc(sizeof *k);
+        if (!k) return g->host.fail(err, DR_NOMEM, "cuda: no memory for packed weights");
+        dr_status st = gpu_alloc(&g->base, weight_bytes(g, s), &k->w, err);
+        if (st) {
+            free(k);
+            return st;
+        }
+        k->g = g;
+        pack(g, s, o, i, w, k->w);
+        *slot = (dr_slot){k, free_packed};
     }
-    *ret = slot->p;
+    *ret = ((const packed *)slot->p)->w;
     return DR_OK;
 }
 
@@ -159,10 +171,10 @@ dr_status gpu_conv2d_dw(dr_backend *be, dr_conv2d_desc d, dr_tensor x, dr_tensor
     if (st) return st;
     char *at = mem;
     const void *wx = widened(g, x, &at), *wy = widened(g, dy, &at);
-    void *packed = at;
+    void *dwp = at;
     at += weight_bytes(g, s);
-    if ((st = cv_run(g->conv, CV_BACKWARD_WEIGHTS, s, wx, wy, packed, err))) return st;
-    dk_unpack_weights(g->stream, dy.shape.c, x.shape.c, s.k, s.o, s.i, s.type, packed, dw);
+    if ((st = cv_run(g->conv, CV_BACKWARD_WEIGHTS, s, wx, wy, dwp, err))) return st;
+    dk_unpack_weights(g->stream, dy.shape.c, x.shape.c, s.k, s.o, s.i, s.type, dwp, dw);
     if (db) dk_bias_grad(g->stream, my, dy.data, db, at);
     return gpu_launched(g, "conv2d_dw", err);
 }

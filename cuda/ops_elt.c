@@ -15,6 +15,24 @@ dr_status gpu_copy(dr_backend *be, dr_tensor x, dr_tensor y, dr_error *err) {
         err);
 }
 
+/* Rows lie side by side within an image (wide) or a plane. */
+dr_status gpu_copy_rows(dr_backend *be, dr_tensor x, int from_x, dr_tensor y, int from_y, int rows, dr_error *err) {
+    gpu *g = gpu_of(be);
+    const dk_map m = gpu_map(g, x.shape);
+    const size_t row = (size_t)m.w * (m.wide ? (size_t)m.c : 1) * (m.type == DK_BF16 ? 2 : 4);
+    const int parts = m.wide ? m.n : m.n * m.c;
+    const char *px = (const char *)x.data + (size_t)from_x * row;
+    char *py = (char *)y.data + (size_t)from_y * row;
+    dr_status s = gpu_launched(g, "copy_rows", err);
+    for (int i = 0; i < parts && !s; i++)
+        s = gpu_check(g,
+                      cudaMemcpyAsync(py + (size_t)i * (size_t)y.shape.h * row,
+                                      px + (size_t)i * (size_t)x.shape.h * row, (size_t)rows * row,
+                                      cudaMemcpyDeviceToDevice, g->stream),
+                      "copy_rows", err);
+    return s;
+}
+
 dr_status gpu_axpy(dr_backend *be, float a, dr_tensor x, dr_tensor y, dr_error *err) {
     gpu *g = gpu_of(be);
     dk_axpy(g->stream, gpu_type(g, y.shape), gpu_count(y.shape), a, x.data, y.data);

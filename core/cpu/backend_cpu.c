@@ -179,6 +179,7 @@ const dr_backend_ops dr_cpu_ops = {
     .sync = cpu_sync,
     .fill = dr_cpu_fill,
     .copy = dr_cpu_copy,
+    .copy_rows = dr_cpu_copy_rows,
     .axpy = dr_cpu_axpy,
     .add = dr_cpu_add,
     .scale = dr_cpu_scale,

@@ -31,6 +31,19 @@ dr_status dr_cpu_copy(dr_backend *be, dr_tensor x, dr_tensor y, dr_error *err) {
     FLAT(c, dr_shape_count(y.shape), memcpy(py + at, px + at, len * sizeof *py));
 }
 
+dr_status dr_cpu_copy_rows(dr_backend *be, dr_tensor x, int from_x, dr_tensor y, int from_y, int rows, dr_error *err) {
+    (void)err;
+    const dr_cpu *c = dr_cpu_of(be);
+    const dr_planes gx = dr_cpu_planes(c, x.shape), gy = dr_cpu_planes(c, y.shape);
+    const float *px = (const float *)x.data + (size_t)from_x * gx.row;
+    float *py = (float *)y.data + (size_t)from_y * gy.row;
+    const size_t bytes = (size_t)rows * gx.row * sizeof *py;
+    const int n = gx.n_planes, nt = dr_cpu_threads(c, (size_t)n * (size_t)rows * gx.row);
+#pragma omp parallel for schedule(static) num_threads(nt) if (nt > 1)
+    for (int i = 0; i < n; i++) memcpy(py + (size_t)i * gy.plane, px + (size_t)i * gx.plane, bytes);
+    return DR_OK;
+}
+
 dr_status dr_cpu_axpy(dr_backend *be, float a, dr_tensor x, dr_tensor y, dr_error *err) {
     (void)err;
     const dr_cpu *c = dr_cpu_of(be);

@@ -7,6 +7,7 @@
 /* eltwise.c */
 dr_status dr_cpu_fill(dr_backend *be, float v, dr_tensor y, dr_error *err);
 dr_status dr_cpu_copy(dr_backend *be, dr_tensor x, dr_tensor y, dr_error *err);
+dr_status dr_cpu_copy_rows(dr_backend *be, dr_tensor x, int from_x, dr_tensor y, int from_y, int rows, dr_error *err);
 dr_status dr_cpu_axpy(dr_backend *be, float a, dr_tensor x, dr_tensor y, dr_error *err);
 dr_status dr_cpu_add(dr_backend *be, dr_tensor a, dr_tensor b, dr_tensor y, dr_error *err);
 dr_status dr_cpu_scale(dr_backend *be, float a, dr_tensor x, dr_tensor y, dr_error *err);

@@ -29,7 +29,10 @@ dr_status dr_engine_open(const dr_engine_opts *opts, dr_engine **ret, dr_error *
     if (!opts) opts = &none;
     dr_engine *e = dr_calloc(1, sizeof *e);
     if (!e) return dr_fail(err, DR_NOMEM, "no memory for the engine");
-    dr_backend_opts o = {.threads = opts->threads, .precision = opts->full_f32 ? DR_PREC_F32 : DR_PREC_AUTO};
+    dr_backend_opts o = {.threads = opts->threads,
+                         .precision = opts->full_f32 ? DR_PREC_F32 : DR_PREC_AUTO,
+                         .background = opts->background,
+                         .plan_cache = opts->plan_cache};
     const char *note = NULL;
     dr_status s = dr_backend_open(opts->backend ? opts->backend : "auto", &o, &e->be, &note, err);
     if (s) {

@@ -13,7 +13,7 @@
 /* clang-format off */
 #define REQUIRED(X)                                                                                                    \
     X(open) X(close) X(describe) X(tensor_bytes) X(alloc) X(free) X(upload) X(download) X(upload_raw) X(download_raw)  \
-    X(sync) X(fill) X(copy) X(axpy) X(add) X(scale) X(act) X(act_bwd) X(add_bcast) X(add_bcast_bwd) X(clamp)           \
+    X(sync) X(fill) X(copy) X(copy_rows) X(axpy) X(add) X(scale) X(act) X(act_bwd) X(add_bcast) X(add_bcast_bwd) X(clamp)           \
     X(clamp_bwd) X(conv2d) X(conv2d_dx) X(conv2d_dw) X(norm_act) X(norm_act_bwd) X(pad_reflect) X(pad_reflect_bwd)     \
     X(blur_down) X(blur_down_bwd) X(blur_up) X(blur_up_bwd) X(gather) X(gather_bwd) X(linear) X(linear_dx)             \
     X(linear_dw) X(l2norm) X(l2norm_bwd) X(nce) X(nce_bwd) X(gan) X(gan_bwd) X(l1) X(l1_bwd) X(freq) X(freq_bwd)      \
@@ -21,7 +21,9 @@
 /* clang-format on */
 #define OPTIONAL(X)                                                                                                    \
     X(norm_stats)                                                                                                      \
-    X(norm_apply) X(conv2d_fuses) X(conv2d_fused) X(pixels_in) X(pixels_out) X(record_begin) X(record_end) X(replay)
+    X(norm_apply)                                                                                                      \
+    X(conv2d_fuses) X(conv2d_fused) X(pixels_in) X(pixels_out) X(record_begin) X(record_end) X(replay) X(info) X(pace) \
+        X(trim) X(tune)
 
 #define ONE_CHAR(entry) char entry;
 struct every_entry {

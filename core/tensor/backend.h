@@ -20,7 +20,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define DR_BACKEND_ABI 2u
+#define DR_BACKEND_ABI 3u
 
 typedef struct dr_backend dr_backend; /* first member of every implementation's struct, see below */
 
@@ -84,7 +84,16 @@ typedef struct dr_backend_opts {
     int device;  /* GPU index */
     int threads; /* CPU: 0 = all cores */
     dr_precision precision;
+    bool background;        /* GPU: its work is queued behind that of instances without this (training) */
+    const char *plan_cache; /* GPU: file of tuned convolution plans (entry tune); NULL or "" = none. Copied */
 } dr_backend_opts;
+
+/* What an instance holds on its device, and what that has; entry info. Bytes and counts. */
+typedef struct dr_device_info {
+    uint64_t memory_used;             /* by this instance: allocations, scratch and workspace */
+    uint64_t memory_free, memory_all; /* of the device, all processes */
+    uint32_t plans, plans_tuned;      /* convolution plans made so far; of them from tuning or its cache */
+} dr_device_info;
 
 typedef struct dr_adam_desc {
     float lr, beta1, beta2, eps;
@@ -128,6 +137,9 @@ typedef struct dr_backend_ops {
     /* elementwise; y may alias an input of the same shape */
     dr_status (*fill)(dr_backend *be, float v, dr_tensor y, dr_error *err);
     dr_status (*copy)(dr_backend *be, dr_tensor x, dr_tensor y, dr_error *err);
+    /* `rows` rows of x from row from_x on, into y from row from_y on; all images and channels; equal n, c and w; x and
+     * y do not overlap, and y's other rows stay */
+    dr_status (*copy_rows)(dr_backend *be, dr_tensor x, int from_x, dr_tensor y, int from_y, int rows, dr_error *err);
     dr_status (*axpy)(dr_backend *be, float a, dr_tensor x, dr_tensor y, dr_error *err); /* y += a x */
     dr_status (*add)(dr_backend *be, dr_tensor a, dr_tensor b, dr_tensor y, dr_error *err);
     dr_status (*scale)(dr_backend *be, float a, dr_tensor x, dr_tensor y, dr_error *err); /* y = a x */
@@ -232,6 +244,19 @@ typedef struct dr_backend_ops {
     /* *ret_done: false, and nothing done, if the recording is of no use any more, since memory of the backend's own
      * that it works with has moved. */
     dr_status (*replay)(dr_backend *be, const dr_slot *recording, bool *ret_done, dr_error *err);
+
+    /* For backends that work behind the caller's back (a queue on a device); NULL is allowed for each. */
+    /* From any thread, not only the owner's. */
+    dr_status (*info)(dr_backend *be, dr_device_info *ret, dr_error *err);
+    /* Between two calls of a long work: waits until no more than a few milliseconds of it are queued, so that others on
+     * the device get their turn soon. The results do not depend on it. */
+    dr_status (*pace)(dr_backend *be, dr_error *err);
+    /* Gives memory back that is only kept for speed (scratch, workspace). Recordings made before are of no use then. */
+    void (*trim)(dr_backend *be);
+    /* on: from now on every convolution of a shape that was not tuned yet has its candidates timed on the device first
+     * (seconds). off: no more, and what was found goes into the file opts.plan_cache. *ret_tuned: shapes tuned since
+     * `on`. Never while requests wait. */
+    dr_status (*tune)(dr_backend *be, bool on, int *ret_tuned, dr_error *err);
 } dr_backend_ops;
 
 /* Every implementation's instance starts with this. */

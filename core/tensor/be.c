@@ -118,6 +118,13 @@ dr_status dr_be_copy(dr_backend *be, dr_tensor x, dr_tensor y, dr_error *err) {
     return be->ops->copy(be, x, y, err);
 }
 
+dr_status dr_be_copy_rows(dr_backend *be, dr_tensor x, int from_x, dr_tensor y, int from_y, int rows, dr_error *err) {
+    assert(is_sized(x, y, y.shape.h, x.shape.w) && from_x >= 0 && from_y >= 0 && rows > 0);
+    assert(rows <= x.shape.h - from_x && rows <= y.shape.h - from_y);
+    ENTER(copy_rows);
+    return be->ops->copy_rows(be, x, from_x, y, from_y, rows, err);
+}
+
 dr_status dr_be_axpy(dr_backend *be, float a, dr_tensor x, dr_tensor y, dr_error *err) {
     assert(same(x, y));
     ENTER(axpy);
@@ -464,4 +471,29 @@ dr_status dr_be_replay(dr_backend *be, const dr_slot *recording, bool *ret_done,
     dr_status s = be->ops->replay(be, recording, ret_done, err);
     if (!s && *ret_done) be->n_replayed++;
     return s;
+}
+
+bool dr_be_info(dr_backend *be, dr_device_info *ret) {
+    *ret = (dr_device_info){0};
+    return be->ops->info && !be->ops->info(be, ret, NULL);
+}
+
+dr_status dr_be_pace(dr_backend *be, dr_error *err) {
+    if (!be->ops->pace) return DR_OK;
+    ENTER(pace);
+    return be->ops->pace(be, err);
+}
+
+void dr_be_trim(dr_backend *be) {
+    if (be->ops->trim) be->ops->trim(be);
+}
+
+bool dr_be_tunes(const dr_backend *be) {
+    return be->ops->tune;
+}
+
+dr_status dr_be_tune(dr_backend *be, bool on, int *ret_tuned, dr_error *err) {
+    assert(be->ops->tune);
+    ENTER(tune);
+    return be->ops->tune(be, on, ret_tuned, err);
 }

@@ -33,6 +33,8 @@ DR_MUSTUSE dr_status dr_be_sync(dr_backend *be, dr_error *err);
 
 DR_MUSTUSE dr_status dr_be_fill(dr_backend *be, float v, dr_tensor y, dr_error *err);
 DR_MUSTUSE dr_status dr_be_copy(dr_backend *be, dr_tensor x, dr_tensor y, dr_error *err);
+DR_MUSTUSE dr_status dr_be_copy_rows(dr_backend *be, dr_tensor x, int from_x, dr_tensor y, int from_y, int rows,
+                                     dr_error *err);
 DR_MUSTUSE dr_status dr_be_axpy(dr_backend *be, float a, dr_tensor x, dr_tensor y, dr_error *err);
 DR_MUSTUSE dr_status dr_be_add(dr_backend *be, dr_tensor a, dr_tensor b, dr_tensor y, dr_error *err);
 DR_MUSTUSE dr_status dr_be_scale(dr_backend *be, float a, dr_tensor x, dr_tensor y, dr_error *err);
@@ -109,5 +111,12 @@ bool dr_be_records(const dr_backend *be);
 DR_MUSTUSE dr_status dr_be_record_begin(dr_backend *be, dr_error *err);
 DR_MUSTUSE dr_status dr_be_record_end(dr_backend *be, dr_slot *ret, dr_error *err);
 DR_MUSTUSE dr_status dr_be_replay(dr_backend *be, const dr_slot *recording, bool *ret_done, dr_error *err);
+
+/* False where the backend has nothing to tell; an error of the device is that too. */
+bool dr_be_info(dr_backend *be, dr_device_info *ret);
+DR_MUSTUSE dr_status dr_be_pace(dr_backend *be, dr_error *err); /* OK where there is nothing to wait for */
+void dr_be_trim(dr_backend *be);
+bool dr_be_tunes(const dr_backend *be);
+DR_MUSTUSE dr_status dr_be_tune(dr_backend *be, bool on, int *ret_tuned, dr_error *err);
 
 #endif

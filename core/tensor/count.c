@@ -62,6 +62,7 @@ NOTHING(upload, const float *nchw, dr_tensor dst)
 NOTHING(raw, const void *src, void *dst, size_t bytes)
 NOTHING(fill, float v, dr_tensor y)
 NOTHING(unary, dr_tensor x, dr_tensor y)
+NOTHING(copy_rows, dr_tensor x, int from_x, dr_tensor y, int from_y, int rows)
 NOTHING(scaled, float a, dr_tensor x, dr_tensor y)
 NOTHING(binary, dr_tensor a, dr_tensor b, dr_tensor y)
 NOTHING(act, dr_act a, dr_tensor x, dr_tensor y)
@@ -100,6 +101,7 @@ static const dr_backend_ops table = {
     .sync = count_sync,
     .fill = fill,
     .copy = unary,
+    .copy_rows = copy_rows,
     .axpy = scaled,
     .add = binary,
     .scale = scaled,

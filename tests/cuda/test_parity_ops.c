@@ -69,6 +69,14 @@ static void convolution(party *s, dr_shape x, int o, int k, int pad, bool bias) 
     }
     dr_slot_clear(&slot);
 }
+/* A strip of x into the middle of another height, whose other rows stay. */
+static void rows(party *s, dr_shape x) {
+    dr_tensor a = input(s, x), y = input(s, sized(x, x.h + 3, x.w));
+    note(s, dr_be_copy_rows(s->be, a, x.h / 2, y, 2, x.h - x.h / 2, &s->err));
+    keep(s, y);
+    note(s, dr_be_copy_rows(s->be, y, 0, a, x.h - 1, 1, &s->err));
+    keep(s, a);
+}
 static void conv_3x3(party *s, dr_shape x) {
     convolution(s, x, 16, 3, 1, true);
 }
@@ -213,6 +221,7 @@ static const struct entry_case {
 } cases[] = {
     {"elementwise", elementwise, false},
     {"broadcast", broadcast, false},
+    {"rows", rows, false},
     {"3x3", conv_3x3, false},
     {"7x7", conv_7x7, false},
     {"7x7 to one", conv_7x7_one, false},
@@ -256,4 +265,23 @@ TEST(every_entry_equals_the_cpu_in_f32) {
 }
 TEST(every_entry_is_near_the_cpu_in_bf16) {
     all(DR_PREC_BF16, 4e-3);
+}
+
+TEST(tells_what_it_holds) {
+    dr_backend *be;
+    dr_device_info before, with, after;
+    void *p = NULL, *q = NULL;
+    CHECK(!dr_backend_open("cuda", &(dr_backend_opts){0}, &be, NULL, &(dr_error){0}));
+    bool ok = dr_be_info(be, &before) && !dr_be_alloc(be, 3 << 20, &p, NULL) && !dr_be_alloc(be, 5 << 20, &q, NULL);
+    ok = ok && dr_be_info(be, &with);
+    dr_be_free(be, p);
+    dr_be_free(be, q);
+    ok = ok && dr_be_info(be, &after);
+    dr_backend_close(be);
+    CHECK(ok && with.memory_used == before.memory_used + (8 << 20) && after.memory_used == before.memory_used);
+    CHECK(before.memory_all >= before.memory_free && with.memory_free + (8 << 20) <= before.memory_free);
+    CHECK(!dr_backend_open("cpu", &(dr_backend_opts){0}, &be, NULL, &(dr_error){0}));
+    CHECK(!dr_be_info(be, &after) && !dr_be_tunes(be) && !dr_be_pace(be, NULL));
+    dr_be_trim(be);
+    dr_backend_close(be);
 }

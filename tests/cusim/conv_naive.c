@@ -228,6 +228,11 @@ int cv_plan_count(const cv_engine *e) {
     return 0;
 }
 
+int cv_tuned_count(const cv_engine *e) {
+    (void)e;
+    return 0;
+}
+
 const char *cv_version(void) {
     return "plain loops";
 }
