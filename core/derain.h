@@ -50,11 +50,11 @@ DR_MUSTUSE dr_status dr_probe(const void *data, size_t len, uint64_t total, cons
 /* ---- engine --------------------------------------------------------------------------------------------------- */
 
 typedef struct dr_engine_opts {
-    const char *backend; /* "auto" (NULL), "cpu", "cuda" */
-    int threads;         /* 0 = all cores */
-    bool fallback;       /* a device that fails or is too small for a picture: the CPU takes over (as "auto" would) */
-    bool full_f32;       /* f32 arithmetic and storage on a GPU too, for checks; its default is bf16 */
-    bool background;     /* on a GPU its work is queued behind that of other engines (comparisons, gates of versions) */
+    const char *backend;   /* "auto" (NULL), "cpu", "cuda" */
+    int threads;           /* 0 = all cores */
+    bool fallback;         /* a device that fails or is too small for a picture: the CPU takes over (as "auto" would) */
+    const char *precision; /* "auto" (NULL): f16 on a GPU, f32 on the CPU; "f32", "f16", "bf16" (docs: deraind(8)) */
+    bool background; /* on a GPU its work is queued behind that of other engines (comparisons, gates of versions) */
     const char *plan_cache; /* file of convolution plans tuned for this GPU; NULL or "" = none */
 } dr_engine_opts;
 
@@ -87,6 +87,11 @@ DR_MUSTUSE dr_status dr_model_describe(const char *path, dr_model_info *ret, dr_
 DR_MUSTUSE dr_status dr_model_open(dr_engine *e, const char *path, dr_model **ret, dr_error *err);
 void dr_model_close(dr_model *m);
 const dr_model_info *dr_model_get_info(const dr_model *m);
+/* Weights that f16 might not hold are computed in bf16 on the same device (core/model/range.h): what it is, and why it
+ * is not what was asked, "" otherwise. */
+const char *dr_model_precision(const dr_model *m); /* "f32", "f16", "bf16" */
+const char *dr_model_device(const dr_model *m);    /* as dr_engine_describe */
+const char *dr_model_note(const dr_model *m);
 /* `between` is asked between the layers of every run of this model, so that work of its kind (an evaluation) can let
  * more urgent runs pass; false breaks the run off (CANCELLED). NULL = not asked. */
 void dr_model_set_yield(dr_model *m, bool (*between)(void *), void *arg);
@@ -124,6 +129,7 @@ typedef struct dr_run_opts {
 typedef struct dr_run_stats {
     double decode_ms, infer_ms, encode_ms;
     bool on_cpu;      /* the device failed, or had no room for this picture, and the CPU took over */
+    bool reran;       /* f16 could not hold this picture's values: it was run again in bf16 */
     const char *lost; /* why the device is given up for good, "" while it is not; lives as long as the engine */
     dr_picture_info input;
 } dr_run_stats;

@@ -7,7 +7,7 @@
 #include <string.h>
 
 static const char *const kind_names[] = {"forward", "data", "weights"}; /* cv_kind */
-static const char *const type_names[] = {"f32", "bf16"};                /* dk_type */
+static const char *const type_names[] = {"f32", "bf16", "f16"};         /* dk_type */
 
 typedef struct cursor {
     const char *p, *end;
@@ -97,7 +97,7 @@ bool cv_cache_parse_line(const char *text, size_t len, cv_cache_line *ret) {
     l.cc = int_field(&c, 1, 10000);
     l.sms = int_field(&c, 1, 100000);
     l.kind = name_field(&c, kind_names, 3);
-    l.type = name_field(&c, type_names, 2);
+    l.type = name_field(&c, type_names, 3);
     int *const dims[] = {&l.n, &l.i, &l.h, &l.w, &l.o, &l.k};
     for (size_t d = 0; d < sizeof dims / sizeof *dims; d++) *dims[d] = int_field(&c, 1, INT32_MAX);
     l.pad = int_field(&c, 0, INT32_MAX);
@@ -109,7 +109,7 @@ bool cv_cache_parse_line(const char *text, size_t len, cv_cache_line *ret) {
 }
 
 size_t cv_cache_format_line(const cv_cache_line *c, char *ret, size_t cap) {
-    if (c->kind < 0 || c->kind > 2 || c->type < 0 || c->type > 1) return 0;
+    if (c->kind < 0 || c->kind > 2 || c->type < 0 || c->type > 2) return 0;
     if (c->plan.n_knobs < 0 || c->plan.n_knobs > CV_MAX_KNOBS) return 0;
     int at = snprintf(ret, cap, "v1\t%d\t%.127s\t%d\t%d\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t", c->cudnn, c->device,
                       c->cc, c->sms, kind_names[c->kind], type_names[c->type], c->n, c->i, c->h, c->w, c->o, c->k,

@@ -132,7 +132,7 @@ static dr_status check_shape(const cv_engine *e, cv_shape s, dr_error *err) {
     bool ok = s.n > 0 && s.i > 0 && s.h > 0 && s.w > 0 && s.o > 0 && s.k > 0 && s.pad >= 0 && s.i % 8 == 0 &&
               s.o % 8 == 0 && s.k <= 64 && s.pad <= 64 && (int64_t)s.h + 2 * s.pad >= s.k &&
               (int64_t)s.w + 2 * s.pad >= cv_kw(s) && cv_kw(s) > 0 && cv_kw(s) <= 64 &&
-              (s.type == DK_F32 || s.type == DK_BF16);
+              (s.type == DK_F32 || s.type == DK_BF16 || s.type == DK_F16);
     if (ok) return DR_OK;
     char what[128];
     cv_shape_text(CV_FORWARD, s, what, sizeof what);
@@ -241,7 +241,7 @@ dr_status cv_choice_of(cv_engine *e, cv_kind kind, cv_shape s, cv_choice *ret, d
 
 /* Device memory with random numbers: zeros would draw less power than pictures and run faster. */
 static dr_status random_buffer(cv_engine *e, size_t count, dk_type type, void **ret, dr_error *err) {
-    const size_t size = type == DK_BF16 ? 2 : 4, bytes = count * size, chunk = bytes < 1 << 20 ? bytes : 1 << 20;
+    const size_t size = dk_elt(type), bytes = count * size, chunk = bytes < 1 << 20 ? bytes : 1 << 20;
     unsigned char *host = malloc(chunk);
     if (!host) return e->host->fail(err, DR_NOMEM, "out of memory for tuning");
     uint32_t r = 12345;
@@ -250,10 +250,13 @@ static dr_status random_buffer(cv_engine *e, size_t count, dk_type type, void **
         float v = (float)(r >> 8) / 16777216.0f - 0.5f;
         uint32_t bits;
         memcpy(&bits, &v, 4);
-        if (type == DK_BF16)
-            memcpy(host + 2 * i, &(uint16_t){(uint16_t)(bits >> 16)}, 2);
-        else
+        uint32_t a = bits & 0x7fffffffu;
+        uint16_t half = (uint16_t)(bits >> 16); /* bf16; digits cut off are no matter here */
+        if (type == DK_F16) half = (uint16_t)((half & 0x8000u) | (a < 0x38800000u ? 0 : (a - 0x38000000u) >> 13));
+        if (type == DK_F32)
             memcpy(host + 4 * i, &v, 4);
+        else
+            memcpy(host + 2 * i, &half, 2);
     }
     char *p = NULL;
     cudaError_t c = cudaMalloc((void **)&p, bytes);

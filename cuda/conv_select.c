@@ -21,7 +21,7 @@ struct cv_select {
 int cv_tier(cg_traits t, dk_type type) {
     if (t.nondeterministic) return -1;
     bool jit = t.compiles || t.cublaslt;
-    if (type == DK_BF16) return jit ? 2 : t.tensor_core && !t.reduced ? 0 : 1;
+    if (type != DK_F32) return jit ? 2 : t.tensor_core && !t.reduced && !t.transform ? 0 : 1;
     if (t.tensor_core || t.reduced) return 2;
     return jit || t.transform ? 1 : 0;
 }
@@ -35,13 +35,15 @@ bool cv_same_id(const cv_plan_id *a, const cv_plan_id *b) {
 
 void cv_shape_text(cv_kind kind, cv_shape s, char *ret, size_t cap) {
     static const char *const kinds[] = {"forward", "data gradient", "weight gradient"};
-    snprintf(ret, cap, "%s %s %dx%dx%dx%d to %d, %dx%d pad %d", kinds[kind], s.type == DK_BF16 ? "bf16" : "f32", s.n,
-             s.i, s.h, s.w, s.o, s.k, cv_kw(s), s.pad);
+    snprintf(ret, cap, "%s %s %dx%dx%dx%d to %d, %dx%d pad %d", kinds[kind], dk_type_name(s.type), s.n, s.i, s.h, s.w,
+             s.o, s.k, cv_kw(s), s.pad);
 }
 
 dr_status cv_select_open(const cg_target *t, cv_kind kind, cv_shape s, cv_select **ret, dr_error *err) {
     static const cg_op ops[] = {
         [CV_FORWARD] = CG_FORWARD, [CV_BACKWARD_DATA] = CG_BACKWARD_DATA, [CV_BACKWARD_WEIGHTS] = CG_BACKWARD_WEIGHTS};
+    static const cudnnDataType_t types[] = {
+        [DK_F32] = CUDNN_DATA_FLOAT, [DK_BF16] = CUDNN_DATA_BFLOAT16, [DK_F16] = CUDNN_DATA_HALF};
     const cg_conv c = {.n = s.n,
                        .i = s.i,
                        .h = s.h,
@@ -50,7 +52,7 @@ dr_status cv_select_open(const cg_target *t, cv_kind kind, cv_shape s, cv_select
                        .k = s.k,
                        .kw = cv_kw(s),
                        .pad = s.pad,
-                       .type = s.type == DK_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT};
+                       .type = types[s.type]};
     cv_select *r = calloc(1, sizeof *r);
     if (!r) return t->host->fail(err, DR_NOMEM, "out of memory for a convolution's candidates");
     *r = (cv_select){.target = t, .kind = kind, .shape = s};

@@ -2,7 +2,8 @@
  * description of one (tests/cuda/plans.c).
  *
  * Never: engines that are not deterministic, plans with more than CV_MAX_WORKSPACE of workspace.
- * bf16, tier 0: tensor cores, f32 sums, precompiled; 1: any precompiled; 2: the rest, which compile at run time.
+ * bf16 and f16, tier 0: tensor cores, f32 sums, no Winograd or FFT (whose halves would be of other sizes), precompiled;
+ *       1: any precompiled; 2: the rest, which compile at run time.
  * f32,  tier 0: neither tensor cores (tf32) nor narrowed inputs or sums, no Winograd or FFT, precompiled; 1: the same
  *       with Winograd or FFT, or compiled at run time; 2: whatever there is. Inside a tier, cuDNN's order. */
 #ifndef DR_CUDA_CONV_SELECT_H

@@ -4,8 +4,8 @@
  * with commas in its name in parentheses; arrays of a block with DR_SHARED(float, tile, [32][33]) or, sized at launch,
  * DR_DYN_SHARED(float, rows), at most 48 KiB, one per kernel. Only what cusim.h knows of CUDA may be used.
  *
- * Storage is float or bf16; arithmetic is float. Wide tensors are read and written 8 channels at a time (f8): 16 bytes
- * of bf16, 32 of f32, aligned since channel counts are multiples of 8. */
+ * Storage is float, bf16 or f16; arithmetic is float. Wide tensors are read and written 8 channels at a time (f8): 16
+ * bytes of a 16-bit type, 32 of f32, aligned since channel counts are multiples of 8. */
 #ifndef DR_CUDA_DEV_CUH
 #define DR_CUDA_DEV_CUH
 
@@ -13,6 +13,7 @@
 #include <cusim.h>
 #else
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #define DR_SHARED(T, name, ...)         __shared__ T name __VA_ARGS__
 /* one untyped symbol, since templates of several types share it */
@@ -24,6 +25,7 @@ extern __shared__ __align__(16) unsigned char dk_dyn_shared[];
 #include "cuda/kern.h"
 
 typedef __nv_bfloat16 bf16;
+typedef __half f16;
 
 #define DK_FULL   0xffffffffu
 #define DK_INLINE static __device__ __forceinline__
@@ -40,6 +42,9 @@ typedef __nv_bfloat16 bf16;
     do {                                                                                                               \
         if ((t) == DK_BF16) {                                                                                          \
             typedef bf16 T;                                                                                            \
+            __VA_ARGS__;                                                                                               \
+        } else if ((t) == DK_F16) {                                                                                    \
+            typedef f16 T;                                                                                             \
             __VA_ARGS__;                                                                                               \
         } else {                                                                                                       \
             typedef float T;                                                                                           \
@@ -67,11 +72,17 @@ DK_INLINE float dk_load(const float *p) {
 DK_INLINE float dk_load(const bf16 *p) {
     return __bfloat162float(*p);
 }
+DK_INLINE float dk_load(const f16 *p) {
+    return __half2float(*p);
+}
 DK_INLINE void dk_store(float *p, float v) {
     *p = v;
 }
 DK_INLINE void dk_store(bf16 *p, float v) {
     *p = __float2bfloat16(v);
+}
+DK_INLINE void dk_store(f16 *p, float v) {
+    *p = __float2half(v);
 }
 
 DK_INLINE f8 dk_load8(const float *p) {
@@ -94,16 +105,37 @@ DK_INLINE f8 dk_load8(const bf16 *p) {
     }
     return r;
 }
-DK_INLINE unsigned dk_pack2(float lo, float hi) {
+DK_INLINE f8 dk_load8(const f16 *p) {
     union {
-        __nv_bfloat162 h;
-        unsigned u;
-    } c = {__floats2bfloat162_rn(lo, hi)};
-    return c.u;
+        uint4 u;
+        __half2 h[4];
+    } c = {*reinterpret_cast<const uint4 *>(p)};
+    f8 r;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float2 v = __half22float2(c.h[i]);
+        r.v[2 * i] = v.x;
+        r.v[2 * i + 1] = v.y;
+    }
+    return r;
 }
 DK_INLINE void dk_store8(bf16 *p, const f8 &f) {
-    *reinterpret_cast<uint4 *>(p) = make_uint4(dk_pack2(f.v[0], f.v[1]), dk_pack2(f.v[2], f.v[3]),
-                                               dk_pack2(f.v[4], f.v[5]), dk_pack2(f.v[6], f.v[7]));
+    union {
+        __nv_bfloat162 h[4];
+        uint4 u;
+    } c;
+#pragma unroll
+    for (int i = 0; i < 4; i++) c.h[i] = __floats2bfloat162_rn(f.v[2 * i], f.v[2 * i + 1]);
+    *reinterpret_cast<uint4 *>(p) = c.u;
+}
+DK_INLINE void dk_store8(f16 *p, const f8 &f) {
+    union {
+        __half2 h[4];
+        uint4 u;
+    } c;
+#pragma unroll
+    for (int i = 0; i < 4; i++) c.h[i] = __floats2half2_rn(f.v[2 * i], f.v[2 * i + 1]);
+    *reinterpret_cast<uint4 *>(p) = c.u;
 }
 
 /* Sum over the 32 lanes, the same in all of them; every lane must take part. */

@@ -166,13 +166,10 @@ void dk_add_bcast(cudaStream_t st, dk_map a, float s, const void *pa, int b_chan
     const float *pb = (const float *)b;
     if (b_channels == a.c) return map(st, a.type, axpy_op{s}, dk_count(a), b, pa, y);
     if (a.wide) {
-        const unsigned g = dk_grid(dk_count(a) / (a.type == DK_BF16 ? 8 : 4), BLOCK);
-        if (a.type == DK_BF16)
-            DR_LAUNCH(bcast_wide<bf16>, dim3(g), dim3(BLOCK), 0, st, (size_t)a.n * hw, a.c / 8, s, (const bf16 *)pa, pb,
-                      (bf16 *)y);
-        else
-            DR_LAUNCH(bcast_wide<float>, dim3(g), dim3(BLOCK), 0, st, (size_t)a.n * hw, a.c / 4, s, (const float *)pa,
-                      pb, (float *)y);
+        const unsigned g = dk_grid(dk_count(a) * dk_elt(a.type) / 16, BLOCK);
+        DK_TYPED(a.type, T,
+                 DR_LAUNCH(bcast_wide<T>, dim3(g), dim3(BLOCK), 0, st, (size_t)a.n * hw, a.c / VEC<T>, s, (const T *)pa,
+                           pb, (T *)y));
     } else if (hw % 4 == 0) {
         DR_LAUNCH(bcast_planar<4>, dim3(dk_grid(hw / 4, BLOCK), grid_y(planes)), dim3(BLOCK), 0, st, hw, a.c, planes, s,
                   (const float *)pa, pb, (float *)y);
@@ -186,12 +183,10 @@ void dk_add_bcast_bwd(cudaStream_t st, dk_map a, float s, const void *dy, int b_
     const size_t hw = (size_t)a.h * (size_t)a.w, pixels = (size_t)a.n * hw;
     float *pb = (float *)db;
     if (b_channels == a.c) return dk_scale(st, a.type, dk_count(a), s, dy, db);
-    if (a.wide && a.type == DK_BF16)
-        DR_LAUNCH(bcast_bwd_wide<bf16>, dim3(dk_grid(pixels * 8, BLOCK)), dim3(BLOCK), 0, st, pixels, a.c / 8, s,
-                  (const bf16 *)dy, pb);
-    else if (a.wide)
-        DR_LAUNCH(bcast_bwd_wide<float>, dim3(dk_grid(pixels * 8, BLOCK)), dim3(BLOCK), 0, st, pixels, a.c / 4, s,
-                  (const float *)dy, pb);
+    if (a.wide)
+        DK_TYPED(a.type, T,
+                 DR_LAUNCH(bcast_bwd_wide<T>, dim3(dk_grid(pixels * 8, BLOCK)), dim3(BLOCK), 0, st, pixels,
+                           a.c / VEC<T>, s, (const T *)dy, pb));
     else if (hw % 4 == 0)
         DR_LAUNCH(bcast_bwd_planar<4>, dim3(dk_grid(hw / 4, BLOCK), grid_y((size_t)a.n)), dim3(BLOCK), 0, st, hw, a.c,
                   a.n, s, (const float *)dy, pb);

@@ -51,12 +51,10 @@ void dk_gather(cudaStream_t st, dk_map x, const int32_t *idx, int s, const void 
     if (!x.wide)
         DR_LAUNCH(gather_planar, dim3(dk_grid(n * (size_t)x.c, BLOCK)), dim3(BLOCK), 0, st, n, x.c, hw, s, idx,
                   (const float *)px, rows);
-    else if (x.type == DK_BF16)
-        DR_LAUNCH(gather_wide<bf16>, dim3(dk_grid(n * (size_t)x.c / 8, BLOCK)), dim3(BLOCK), 0, st, n, x.c / 8, hw, s,
-                  idx, (const bf16 *)px, rows);
     else
-        DR_LAUNCH(gather_wide<float>, dim3(dk_grid(n * (size_t)x.c / 4, BLOCK)), dim3(BLOCK), 0, st, n, x.c / 4, hw, s,
-                  idx, (const float *)px, rows);
+        DK_TYPED(x.type, T,
+                 DR_LAUNCH(gather_wide<T>, dim3(dk_grid(n * (size_t)x.c / VEC<T>, BLOCK)), dim3(BLOCK), 0, st, n,
+                           x.c / VEC<T>, hw, s, idx, (const T *)px, rows));
 }
 void dk_gather_bwd(cudaStream_t st, dk_map x, const int32_t *idx, int s, const float *drows, void *dx) {
     const size_t hw = (size_t)x.h * (size_t)x.w, n = (size_t)x.n * (size_t)s;
@@ -64,12 +62,10 @@ void dk_gather_bwd(cudaStream_t st, dk_map x, const int32_t *idx, int s, const f
     if (!x.wide)
         DR_LAUNCH(scatter_planar, dim3(dk_grid(n * (size_t)x.c, BLOCK)), dim3(BLOCK), 0, st, n, x.c, hw, s, idx, drows,
                   (float *)dx);
-    else if (x.type == DK_BF16)
-        DR_LAUNCH(scatter_wide<bf16>, dim3(dk_grid(n * (size_t)x.c / 8, BLOCK)), dim3(BLOCK), 0, st, n, x.c / 8, hw, s,
-                  idx, drows, (bf16 *)dx);
     else
-        DR_LAUNCH(scatter_wide<float>, dim3(dk_grid(n * (size_t)x.c / 4, BLOCK)), dim3(BLOCK), 0, st, n, x.c / 4, hw, s,
-                  idx, drows, (float *)dx);
+        DK_TYPED(x.type, T,
+                 DR_LAUNCH(scatter_wide<T>, dim3(dk_grid(n * (size_t)x.c / VEC<T>, BLOCK)), dim3(BLOCK), 0, st, n,
+                           x.c / VEC<T>, hw, s, idx, drows, (T *)dx));
 }
 
 /* ---- products -----------------------------------------------------------------------------------------------------

@@ -114,16 +114,10 @@ template <class T> static void narrow_as(cudaStream_t st, dk_map m, int cpad, co
 }
 
 void dk_widen(cudaStream_t st, dk_map m, int cpad, dk_type t, const float *x, void *y) {
-    if (t == DK_BF16)
-        widen_as(st, m, cpad, x, (bf16 *)y);
-    else
-        widen_as(st, m, cpad, x, (float *)y);
+    DK_TYPED(t, T, widen_as(st, m, cpad, x, (T *)y));
 }
 void dk_narrow(cudaStream_t st, dk_map m, int cpad, dk_type t, const void *x, const float *bias, float *y) {
-    if (t == DK_BF16)
-        narrow_as(st, m, cpad, (const bf16 *)x, bias, y);
-    else
-        narrow_as(st, m, cpad, (const float *)x, bias, y);
+    DK_TYPED(t, T, narrow_as(st, m, cpad, (const T *)x, bias, y));
 }
 
 struct copy_op {
@@ -205,17 +199,11 @@ template <class T> static void unpack_as(cudaStream_t st, int o, int i, int k, i
 }
 
 void dk_pack_weights(cudaStream_t st, int o, int i, int k, int opad, int ipad, dk_type t, const float *w, void *y) {
-    if (t == DK_BF16)
-        pack_as(st, o, i, k, opad, ipad, w, (bf16 *)y);
-    else
-        pack_as(st, o, i, k, opad, ipad, w, (float *)y);
+    DK_TYPED(t, T, pack_as(st, o, i, k, opad, ipad, w, (T *)y));
 }
 void dk_unpack_weights(cudaStream_t st, int o, int i, int k, int opad, int ipad, dk_type t, const void *x, float *dw) {
     (void)opad; /* the padded output channels are not read */
-    if (t == DK_BF16)
-        unpack_as(st, o, i, k, ipad, (const bf16 *)x, dw);
-    else
-        unpack_as(st, o, i, k, ipad, (const float *)x, dw);
+    DK_TYPED(t, T, unpack_as(st, o, i, k, ipad, (const T *)x, dw));
 }
 
 /* ---- biases -------------------------------------------------------------------------------------------------------
@@ -247,6 +235,8 @@ void dk_bias_add(cudaStream_t st, dk_map m, const float *b, void *y) {
     const size_t rows = (size_t)m.n * (size_t)m.h * (size_t)m.w;
     if (m.type == DK_BF16)
         bias_add_as<bf16, 8>(st, rows, m.c, b, (bf16 *)y);
+    else if (m.type == DK_F16)
+        bias_add_as<f16, 8>(st, rows, m.c, b, (f16 *)y);
     else if (m.c % 4 == 0)
         bias_add_as<float, 4>(st, rows, m.c, b, (float *)y);
     else
@@ -345,6 +335,8 @@ void dk_bias_grad(cudaStream_t st, dk_map m, const void *dy, float *db, void *sc
                   (const float *)dy, part);
     else if (m.type == DK_BF16)
         grad_rows_as<bf16, 8>(st, s, m.c, dy, part);
+    else if (m.type == DK_F16)
+        grad_rows_as<f16, 8>(st, s, m.c, dy, part);
     else if (m.c % 4 == 0)
         grad_rows_as<float, 4>(st, s, m.c, dy, part);
     else
@@ -369,6 +361,16 @@ void dk_pack_rows(cudaStream_t st, int o, int i, int k, int opad, int ipad, dk_t
     DK_TYPED(t, T, DR_LAUNCH(pack_rows<T>, dim3(dk_grid(n, BLOCK)), dim3(BLOCK), 0, st, o, i, k, n, ipad, w, (T *)y));
 }
 
+/* A part as it counts: beyond the range of f16 it is infinite, and a number that is none says so where an infinite sum
+ * would only be a bright or dark pixel behind tanh. */
+template <class T> DK_INLINE float part_of(const T *p) {
+    return dk_load(p);
+}
+DK_INLINE float part_of(const f16 *p) {
+    const float v = dk_load(p);
+    return v - v == 0.f ? v : NAN;
+}
+
 /* A thread makes pixels of one row. Grid: columns, rows of all images. */
 template <class T, int C>
 static __global__ void sum_rows(int n, int h, int w, int k, int cpad, const T *__restrict__ x, const float *bias,
@@ -382,7 +384,7 @@ static __global__ void sum_rows(int n, int h, int w, int k, int cpad, const T *_
             for (int c = 0; c < C; c++) sum[c] = bias ? bias[c] : 0.0f;
             for (int r = 0; r < k; r++)
 #pragma unroll
-                for (int c = 0; c < C; c++) sum[c] += dk_load(from + ((size_t)r * w + col) * cpad + r * C + c);
+                for (int c = 0; c < C; c++) sum[c] += part_of(from + ((size_t)r * w + col) * cpad + r * C + c);
 #pragma unroll
             for (int c = 0; c < C; c++) y[(((size_t)image * C + c) * h + line) * w + col] = sum[c];
         }

@@ -58,11 +58,8 @@ template <class F>
 static void mean(cudaStream_t st, dk_type t, F f, size_t n, const void *a, const void *b, float *loss, void *scratch) {
     const unsigned parts = parts_for(n);
     double *part = (double *)scratch;
-    if (t == DK_BF16)
-        DR_LAUNCH((sum_kernel<bf16, F>), dim3(parts), dim3(BLOCK), 0, st, f, n, (const bf16 *)a, (const bf16 *)b, part);
-    else
-        DR_LAUNCH((sum_kernel<float, F>), dim3(parts), dim3(BLOCK), 0, st, f, n, (const float *)a, (const float *)b,
-                  part);
+    DK_TYPED(t, T,
+             DR_LAUNCH((sum_kernel<T, F>), dim3(parts), dim3(BLOCK), 0, st, f, n, (const T *)a, (const T *)b, part));
     dk_mean_of_parts(st, parts, (double)n, part, loss);
 }
 

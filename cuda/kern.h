@@ -8,9 +8,11 @@
  * How a tensor lies in memory (dk_map):
  *   planar  f32, NCHW without gaps: pictures, scores, rows of the heads (h = w = 1), losses. Every tensor whose channel
  *           count is not a multiple of 8, and every one with h = w = 1.
- *   wide    NHWC without gaps, f32 or bf16: all other tensors (features). c is a multiple of 8.
- * Arithmetic and statistics are f32 whatever is stored; bf16 rounds to nearest even. Sizes may be anything from 1 up;
- * offsets are 64-bit (a feature map can pass 2^31 elements). Tensors begin at multiples of 64 bytes. */
+ *   wide    NHWC without gaps, f32, bf16 or f16 (IEEE half): all other tensors (features). c is a multiple of 8.
+ * Arithmetic and statistics are f32 whatever is stored; 16-bit types round to nearest even. What is too large for f16
+ * (beyond 65504) becomes infinite there, as in cuDNN's results, and shows as NaN in all that is computed from it: see
+ * dk_sum_rows and core/model/range.h. Sizes may be anything from 1 up; offsets are 64-bit (a feature map can pass 2^31
+ * elements). Tensors begin at multiples of 64 bytes. */
 #ifndef DR_CUDA_KERN_H
 #define DR_CUDA_KERN_H
 
@@ -24,7 +26,14 @@
 extern "C" {
 #endif
 
-typedef enum dk_type { DK_F32, DK_BF16 } dk_type;
+typedef enum dk_type { DK_F32, DK_BF16, DK_F16 } dk_type;
+
+static inline size_t dk_elt(dk_type t) { /* bytes */
+    return t == DK_F32 ? 4 : 2;
+}
+static inline const char *dk_type_name(dk_type t) {
+    return t == DK_BF16 ? "bf16" : t == DK_F16 ? "f16" : "f32";
+}
 
 typedef struct dk_map {
     int n, c, h, w;
@@ -36,7 +45,7 @@ static inline size_t dk_count(dk_map m) {
     return (size_t)m.n * (size_t)m.c * (size_t)m.h * (size_t)m.w;
 }
 static inline size_t dk_bytes(dk_map m) {
-    return dk_count(m) * (m.type == DK_BF16 ? 2 : 4);
+    return dk_count(m) * dk_elt(m.type);
 }
 
 /* Same numbers as dr_act, dr_norm_then and dr_gan_loss of core/tensor/backend.h. */
@@ -70,8 +79,8 @@ void dk_pack_weights(cudaStream_t st, int o, int i, int k, int opad, int ipad, d
 /* A k x k convolution as k horizontal ones: channel r*O + o of a 1 x k convolution over all rows is row r of output o's
  * window. Weights (O,I,k,k) f32 -> (opad,1,k,ipad), opad >= k*O, zero where padded. */
 void dk_pack_rows(cudaStream_t st, int o, int i, int k, int opad, int ipad, dk_type t, const float *w, void *y);
-/* Their sums: x NHWC of type t with cpad channels and h+k-1 rows -> planar (n,c,h,w) plus bias[c] if not NULL; c 1 or 3
- */
+/* Their sums: x NHWC of type t with cpad channels and h+k-1 rows -> planar (n,c,h,w) plus bias[c] if not NULL; c 1
+ * or 3. In f16, a sum with an infinite part is NaN and not infinite, which tanh would hide. */
 void dk_sum_rows(cudaStream_t st, dk_map m, int k, int cpad, dk_type t, const void *x, const float *bias, float *y);
 /* dw (O,I,k,k) f32 += the (opad,k,k,ipad) gradient of type t */
 void dk_unpack_weights(cudaStream_t st, int o, int i, int k, int opad, int ipad, dk_type t, const void *x, float *dw);

@@ -44,11 +44,15 @@ static dr_status describe_device(gpu *g, dr_error *err) {
         return g->host.fail(err, DR_UNAVAILABLE, "cuda: %s has compute capability %d.%d, needed is %d.%d", p.name,
                             p.major, p.minor, CC_MIN / 10, CC_MIN % 10);
     snprintf(g->text, sizeof g->text, "%.80s (%.0f GB, %s, %s)", p.name, (double)p.totalGlobalMem / 1e9, cv_version(),
-             g->type == DK_BF16 ? "bf16" : "f32");
+             dk_type_name(g->type));
     return DR_OK;
 }
 
 static dr_status gpu_open(const dr_host_api *host, const dr_backend_opts *opts, dr_backend **ret, dr_error *err);
+
+static dk_type type_of(dr_precision p) {
+    return p == DR_PREC_F32 ? DK_F32 : p == DR_PREC_BF16 ? DK_BF16 : DK_F16;
+}
 
 static const char *gpu_describe(dr_backend *be) {
     return gpu_of(be)->text;
@@ -128,7 +132,7 @@ static dr_status gpu_open(const dr_host_api *host, const dr_backend_opts *opts, 
     g->base.ops = &ops;
     g->host = *host;
     g->device = opts->device;
-    g->type = opts->precision == DR_PREC_F32 ? DK_F32 : DK_BF16;
+    g->type = type_of(opts->precision);
     s = gpu_check(g, cudaSetDevice(g->device), "cudaSetDevice", err);
     if (!s) s = describe_device(g, err);
     if (!s) s = gpu_check(g, cudaDeviceGetStreamPriorityRange(&least, &most), "cudaDeviceGetStreamPriorityRange", err);

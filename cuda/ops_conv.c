@@ -1,5 +1,5 @@
-/* ops_conv.c - the table's convolutions in terms of conv.h: tensors widened to multiples of 8 channels in bf16 or f32,
- * weights from PyTorch's order to (O,k,k,I) and gradients back, biases.
+/* ops_conv.c - the table's convolutions in terms of conv.h: tensors widened to multiples of 8 channels in the type
+ * stored, weights from PyTorch's order to (O,k,k,I) and gradients back, biases.
  *
  * Weights are packed anew in every call, since training changes them in every step, unless the caller says that they
  * stay (frozen, with a slot). The scratch memory of a call is cut into parts in the order of use. */
@@ -17,7 +17,7 @@ static cv_shape shape_of(const gpu *g, dr_conv2d_desc d, dr_shape x, dr_shape y)
 }
 
 static size_t elt(const gpu *g) {
-    return g->type == DK_BF16 ? 2 : 4;
+    return dk_elt(g->type);
 }
 
 /* Bytes of the NHWC form that conv.h takes; 0 if the tensor lies that way already. */

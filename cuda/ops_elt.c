@@ -19,7 +19,7 @@ dr_status gpu_copy(dr_backend *be, dr_tensor x, dr_tensor y, dr_error *err) {
 dr_status gpu_copy_rows(dr_backend *be, dr_tensor x, int from_x, dr_tensor y, int from_y, int rows, dr_error *err) {
     gpu *g = gpu_of(be);
     const dk_map m = gpu_map(g, x.shape);
-    const size_t row = (size_t)m.w * (m.wide ? (size_t)m.c : 1) * (m.type == DK_BF16 ? 2 : 4);
+    const size_t row = (size_t)m.w * (m.wide ? (size_t)m.c : 1) * dk_elt(m.type);
     const int parts = m.wide ? m.n : m.n * m.c;
     const char *px = (const char *)x.data + (size_t)from_x * row;
     char *py = (char *)y.data + (size_t)from_y * row;

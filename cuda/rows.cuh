@@ -249,6 +249,8 @@ template <class T, int V, class PRE> static void dk_up(cudaStream_t st, dk_rows 
             f<float, 1>(__VA_ARGS__);                                                                                  \
         else if ((m).type == DK_BF16)                                                                                  \
             f<bf16, 8>(__VA_ARGS__);                                                                                   \
+        else if ((m).type == DK_F16)                                                                                   \
+            f<f16, 8>(__VA_ARGS__);                                                                                    \
         else                                                                                                           \
             f<float, 8>(__VA_ARGS__);                                                                                  \
     } while (0)

@@ -1,7 +1,7 @@
 /* vec.cuh - shared by the kernels that stream through memory: 16-byte loads and stores of either type as floats, and
  * the elementwise kernel that applies a small function object to whole tensors.
  *
- * A piece of V elements is one 16-byte access (4 f32 or 8 bf16) where V = VEC<T>, or one element where V = 1: the
+ * A piece of V elements is one 16-byte access (4 f32 or 8 of 16 bits) where V = VEC<T>, or one element where V = 1: the
  * callers choose V = 1 for tails and for rows whose length is not a multiple of VEC<T>. */
 #ifndef DR_CUDA_VEC_CUH
 #define DR_CUDA_VEC_CUH

@@ -5,6 +5,7 @@
 #include "server/opts.h"
 #include <jansson.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/resource.h>
 
 static double peak_rss_mb(void) {
@@ -27,16 +28,15 @@ static bool print(bool json, const char *what, const char *backend, const dr_ben
     return ok;
 }
 
-static dr_status bench_forward(const char *model, const char *backend, int threads, const int size[2], int runs,
-                               bool json, dr_error *err) {
+static dr_status bench_forward(const char *model, const dr_engine_opts *eo, const int size[2], int runs, bool json,
+                               dr_error *err) {
     dr_engine *engine = NULL;
     dr_model *m = NULL;
     dr_bench b;
-    const dr_engine_opts eo = {.backend = backend, .threads = threads};
-    dr_status s = dr_engine_open(&eo, &engine, err);
+    dr_status s = dr_engine_open(eo, &engine, err);
     if (!s) s = dr_model_open(engine, model, &m, err);
     if (!s) s = dr_bench_run(m, size[0], size[1], runs, &b, err);
-    if (!s && !print(json, "forward", dr_engine_describe(engine), &b, size[0], size[1]))
+    if (!s && !print(json, "forward", dr_model_device(m), &b, size[0], size[1]))
         s = dr_fail(err, DR_IO, "could not write the result");
     dr_model_close(m);
     dr_engine_close(engine);
@@ -115,8 +115,8 @@ int srv_cmd_bench(int argc, char **argv) {
          .kind = SRV_OPT_TEXT,
          .to = &precision,
          .arg = "NAME",
-         .choices = "f32|bf16",
-         .help = "with --train: arithmetic of the convolutions [f32]"},
+         .choices = SRV_PRECISIONS,
+         .help = "arithmetic of the convolutions [auto: f16 on a GPU, f32 on the CPU]; with --train f32 or bf16 [f32]"},
         SRV_OPTS_ENGINE(&backend, &threads),
         {0},
     };
@@ -132,11 +132,14 @@ int srv_cmd_bench(int argc, char **argv) {
     if (!train && !size[0]) return srv_opts_usage("bench", "--size is missing");
     if (train && (model || size[0]))
         return srv_opts_usage("bench", "--train goes with --crop, not with --model and --size");
+    if (train && precision && strcmp(precision, "f32") && strcmp(precision, "bf16"))
+        return srv_opts_usage("bench", "--train computes in f32 or bf16, not in %s", precision);
+    const dr_engine_opts eo = {.backend = backend, .threads = threads, .precision = precision};
     dr_error err = {0};
     t.backend = backend;
     t.precision = precision;
     t.threads = threads;
     dr_status s =
-        train ? bench_train(&t, runs, json, &err) : bench_forward(model, backend, threads, size, runs, json, &err);
+        train ? bench_train(&t, runs, json, &err) : bench_forward(model, &eo, size, runs, json, &err);
     return s ? srv_cmd_fail("bench", &err) : SRV_EXIT_OK;
 }

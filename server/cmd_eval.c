@@ -66,7 +66,7 @@ static void on_row(const dr_eval_row *row, size_t i, size_t n, void *arg) {
 }
 
 int srv_cmd_eval(int argc, char **argv) {
-    const char *model = NULL, *backend = NULL, *rainy = NULL, *clean = NULL;
+    const char *model = NULL, *backend = NULL, *precision = NULL, *rainy = NULL, *clean = NULL;
     int threads = 0;
     bool json = false;
     const srv_opt opts[] = {
@@ -84,6 +84,7 @@ int srv_cmd_eval(int argc, char **argv) {
          .help = "the same without rain, same names",
          .required = true},
         {.name = "json", .kind = SRV_OPT_FLAG, .to = &json, .help = "one JSON object instead of a table"},
+        SRV_OPT_PRECISION(&precision),
         SRV_OPTS_ENGINE(&backend, &threads),
         {0},
     };
@@ -104,7 +105,7 @@ int srv_cmd_eval(int argc, char **argv) {
     dr_model *m = NULL;
     dr_eval e = {0};
     talk t = {.table = !json, .progress = isatty(STDERR_FILENO) && (json || !isatty(STDOUT_FILENO))};
-    const dr_engine_opts eo = {.backend = backend, .threads = threads};
+    const dr_engine_opts eo = {.backend = backend, .threads = threads, .precision = precision};
     dr_status s = dr_engine_open(&eo, &engine, &err);
     if (!s) s = dr_model_open(engine, model, &m, &err);
     if (!s) s = dr_evaluate(m, rainy, clean, on_row, &t, &e, &err);

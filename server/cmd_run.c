@@ -57,7 +57,7 @@ static bool format_of(const char *path, dr_format *ret) {
 }
 
 int srv_cmd_run(int argc, char **argv) {
-    const char *model = NULL, *backend = NULL, *depth = NULL, *format = NULL, *args[2];
+    const char *model = NULL, *backend = NULL, *precision = NULL, *depth = NULL, *format = NULL, *args[2];
     int threads = 0;
     bool strip = false, quiet = false;
     uint64_t budget = 0;
@@ -68,6 +68,7 @@ int srv_cmd_run(int argc, char **argv) {
          .arg = "FILE",
          .help = "generator (safetensors)",
          .required = true},
+        SRV_OPT_PRECISION(&precision),
         SRV_OPTS_ENGINE(&backend, &threads),
         {.name = "format",
          .kind = SRV_OPT_TEXT,
@@ -120,9 +121,10 @@ int srv_cmd_run(int argc, char **argv) {
                                         : dr_fs_read(args[0], (size_t)lim.body_max_bytes, &in, &in_len, &err);
     if (s) goto out;
     const bool may_change = !backend || !strcmp(backend, "auto");
-    const dr_engine_opts eo = {.backend = backend, .threads = threads, .fallback = may_change};
+    const dr_engine_opts eo = {.backend = backend, .threads = threads, .precision = precision, .fallback = may_change};
     if ((s = dr_engine_open(&eo, &engine, &err))) goto out;
     if ((s = dr_model_open(engine, model, &m, &err))) goto out;
+    if (!quiet && *dr_model_note(m)) fprintf(stderr, "%s: %s\n", model, dr_model_note(m));
     const dr_run_opts ro = {.format = out_format,
                             .depth = !depth                 ? 0
                                      : !strcmp(depth, "16") ? 16
@@ -135,9 +137,9 @@ int srv_cmd_run(int argc, char **argv) {
     }
     s = write_out(args[1], out, out_len, &err);
     if (!s && !quiet)
-        fprintf(stderr, "%s: %d x %d pixels in %.0f ms (%s; decoded in %.0f, encoded in %.0f ms)\n", args[1],
+        fprintf(stderr, "%s: %d x %d pixels in %.0f ms (%s; decoded in %.0f, encoded in %.0f ms)%s\n", args[1],
                 stats.input.width, stats.input.height, stats.infer_ms, dr_engine_backend(engine), stats.decode_ms,
-                stats.encode_ms);
+                stats.encode_ms, stats.reran ? "; computed again in bf16, since f16 could not hold its values" : "");
 out:
     dr_free(out);
     dr_free(in);

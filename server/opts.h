@@ -62,6 +62,14 @@ typedef struct srv_opts_spec {
         .help = "threads of the CPU backend [0 = all cores]"                                                           \
     }
 
+/* What pictures are computed in, for those that run them. */
+#define SRV_PRECISIONS "auto|f32|f16|bf16"
+#define SRV_OPT_PRECISION(precision_to)                                                                                \
+    {                                                                                                                  \
+        .name = "precision", .kind = SRV_OPT_TEXT, .to = (precision_to), .arg = "NAME", .choices = SRV_PRECISIONS,     \
+        .help = "arithmetic of the convolutions: auto, f32, f16 or bf16 [auto: f16 on a GPU, f32 on the CPU]"          \
+    }
+
 #define SRV_OPTS_GO (-1)
 /* argv[0] is the command's name. SRV_OPTS_GO: go on, the arguments that are no options are ret_args[0..*ret_n-1]
  * (pointers into argv; room for spec->args_max of them, NULL is fine for 0; ret_n may be NULL). Otherwise the exit code

@@ -82,11 +82,13 @@ static dr_status warm(dr_model *m, dr_error *err) {
 
 /* p->engine may be open already. sha256 NULL or "": whatever the file holds. */
 static dr_status pair_load(const srv_registry *r, const char *path, const char *sha256, pair *p, dr_error *err) {
-    const dr_engine_opts opts = {.backend = r->o.backend, .threads = r->o.threads, .fallback = true};
+    const dr_engine_opts opts = {
+        .backend = r->o.backend, .threads = r->o.threads, .precision = r->o.precision, .fallback = true};
     dr_status s = p->engine ? DR_OK : dr_engine_open(&opts, &p->engine, err);
     if (s) return dr_wrap(err, s, "backend '%s'", r->o.backend);
     s = dr_model_open(p->engine, path, &p->model, err);
     if (s) return dr_wrap(err, s, "model '%s'", path);
+    if (*dr_model_note(p->model)) dr_log(DR_LOG_INFO, NULL, "model '%s': %s", path, dr_model_note(p->model));
     const dr_model_info *i = dr_model_get_info(p->model);
     if (sha256 && *sha256 && strcmp(i->sha256, sha256))
         return dr_fail_as(err, DR_CORRUPT, "bad_model", "'%s' is not what was registered: its sha-256 differs", path);
@@ -519,7 +521,7 @@ static dr_status open_configured(srv_registry *r, dr_error *err) {
     if (s) return s;
     const dr_engine *e = r->now->pairs[0].engine;
     snprintf(r->backend, sizeof r->backend, "%s", dr_engine_backend(e));
-    snprintf(r->device, sizeof r->device, "%s", dr_engine_describe(e));
+    snprintf(r->device, sizeof r->device, "%s", dr_model_device(r->now->pairs[0].model));
     const char *note = dr_engine_note(e);
     if (note && *note) dr_log(DR_LOG_INFO, NULL, "%s", note);
     s = register_configured(r, dr_model_get_info(r->now->pairs[0].model), &r->now->id, err);

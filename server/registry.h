@@ -20,7 +20,7 @@ typedef struct srv_registry_opts {
     const char *data;    /* folder; versions lie in its models/ */
     const char *model;   /* configured weights */
     const char *card;    /* of the configured weights, NULL = none */
-    const char *backend; /* as in dr_engine_opts */
+    const char *backend, *precision; /* as in dr_engine_opts */
     int threads, workers;
 } srv_registry_opts;
 

@@ -119,6 +119,7 @@ static dr_status open_registry(daemon_parts *d, dr_error *err) {
                                     .model = app->cfg->model,
                                     .card = d->card,
                                     .backend = app->cfg->backend,
+                                    .precision = app->cfg->precision,
                                     .threads = (int)app->cfg->threads,
                                     .workers = (int)app->cfg->workers};
     return srv_registry_open(&opts, &app->registry, err);

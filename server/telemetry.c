@@ -25,6 +25,8 @@ static const struct {
     [SRV_BYTES_IN] = {"derain_http_bytes_in_total", "body bytes received"},
     [SRV_BYTES_OUT] = {"derain_http_bytes_out_total", "body bytes answered"},
     [SRV_CPU_TAKEOVERS] = {"derain_cpu_takeovers_total", "pictures that the CPU took over from the GPU"},
+    [SRV_RANGE_RERUNS] = {"derain_range_reruns_total",
+                          "pictures computed again in bf16, since f16 could not hold their values"},
     [SRV_TRAIN_PREEMPTIONS] = {"derain_training_preemptions_total", "times that a training stood still for a picture"},
     [SRV_TRAIN_STEPS] = {"derain_training_steps_total", "optimisation steps made"},
 };

@@ -56,6 +56,7 @@ static dr_status judge(srv_app *app, const db_job *job, int64_t version, const s
                                .made_clean = as_pictures(&l[5]),
                                .limits = limits,
                                .backend = app->cfg->backend,
+                               .precision = app->cfg->precision,
                                .threads = (int)p->threads,
                                .before = srv_gate_begin_arg,
                                .after = srv_gate_end_arg,

@@ -138,6 +138,7 @@ static dr_status make_pairs(srv_run *r, dr_error *err) {
                             .weights = weights,
                             .pairs_max = r->p.eval_pictures,
                             .backend = r->app->cfg->backend,
+                            .precision = r->app->cfg->precision,
                             .threads = (int)r->p.threads,
                             .limits = &r->app->limits,
                             .before = srv_gate_begin_arg,
@@ -253,7 +254,8 @@ static dr_status score(srv_run *r, const char *path, double *ret, dr_error *err)
     srv_training_path(r->app, r->job->id, r->made ? SRV_MADE_RAINY : "pairs/rainy", rainy);
     srv_training_path(r->app, r->job->id, r->made ? SRV_MADE_CLEAN : "pairs/clean", clean);
     if (!r->engine) {
-        const dr_engine_opts eo = {.backend = r->app->cfg->backend, .threads = (int)r->p.threads};
+        const dr_engine_opts eo = {
+            .backend = r->app->cfg->backend, .threads = (int)r->p.threads, .precision = r->app->cfg->precision};
         s = dr_engine_open(&eo, &r->engine, err);
     }
     if (!s) s = dr_trainer_export(r->t, path, "F16", err);

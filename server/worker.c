@@ -66,6 +66,7 @@ typedef struct outcome {
 
 static void note_device(srv_app *app, const db_job *job, const dr_run_stats *stats) {
     if (stats->on_cpu) srv_count(&app->tele, SRV_CPU_TAKEOVERS, 1);
+    if (stats->reran) srv_count(&app->tele, SRV_RANGE_RERUNS, 1);
     if (stats->lost && *stats->lost && !atomic_exchange(&app->tele.device_lost, true))
         dr_log(DR_LOG_ERROR, job->request_id, "the GPU is given up, the CPU goes on: %s", stats->lost);
 }

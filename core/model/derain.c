@@ -10,6 +10,7 @@
 #include "core/image/convert.h"
 #include "core/model/engine.h"
 #include "core/model/fallback.h"
+#include "core/model/range.h"
 #include "core/model/spec.h"
 #include "core/model/weights.h"
 #include <stdio.h>
@@ -29,27 +30,39 @@ dr_status dr_engine_open(const dr_engine_opts *opts, dr_engine **ret, dr_error *
     if (!opts) opts = &none;
     dr_engine *e = dr_calloc(1, sizeof *e);
     if (!e) return dr_fail(err, DR_NOMEM, "no memory for the engine");
-    dr_backend_opts o = {.threads = opts->threads,
-                         .precision = opts->full_f32 ? DR_PREC_F32 : DR_PREC_AUTO,
-                         .background = opts->background,
-                         .plan_cache = opts->plan_cache};
+    dr_backend_opts o = {.threads = opts->threads, .background = opts->background, .plan_cache = opts->plan_cache};
     const char *note = NULL;
-    dr_status s = dr_backend_open(opts->backend ? opts->backend : "auto", &o, &e->be, &note, err);
+    dr_status s = DR_OK;
+    if (!dr_precision_from_name(opts->precision, &o.precision))
+        s = dr_fail_as(err, DR_INVALID, "unknown_precision", "precision '%.40s' is none of auto, f32, f16 and bf16",
+                       opts->precision);
+    if (!s && opts->plan_cache && *opts->plan_cache && !(e->plan_cache = dr_strdup(opts->plan_cache)))
+        s = dr_fail(err, DR_NOMEM, "no memory for the engine");
+    if (!s) s = dr_backend_open(opts->backend ? opts->backend : "auto", &o, &e->be, &note, err);
     if (s) {
+        dr_free(e->plan_cache);
         dr_free(e);
         return s;
     }
     snprintf(e->note, sizeof e->note, "%s", note ? note : "");
     e->threads = opts->threads;
     e->fallback = opts->fallback;
+    e->background = opts->background;
+    e->precision = o.precision;
+    if (!strcmp(dr_engine_backend(e), "cpu"))
+        e->precision = o.precision == DR_PREC_BF16 ? DR_PREC_BF16 : DR_PREC_F32;
+    else if (o.precision == DR_PREC_AUTO)
+        e->precision = DR_PREC_F16;
     *ret = e;
     return DR_OK;
 }
 
 void dr_engine_close(dr_engine *e) {
     if (!e) return;
+    dr_range_close(e);
     if (e->block) dr_be_free(e->be, e->block);
     dr_backend_close(e->be);
+    dr_free(e->plan_cache);
     dr_free(e);
 }
 
@@ -89,7 +102,8 @@ dr_status dr_model_open(dr_engine *e, const char *path, dr_model **ret, dr_error
     if (!(m->path = dr_strdup(path))) s = dr_fail(err, DR_NOMEM, "no memory for the model");
     if (!s) s = dr_spec_check_file(f, &spec, err);
     if (!s) s = dr_spec_info(f, &spec, path, &m->info, err);
-    if (!s) s = dr_generator_init(&m->g, spec.cfg, e->be, false, err);
+    if (!s) s = dr_range_engine(e, f, spec.cfg, &m->e, m->note, sizeof m->note, err);
+    if (!s) s = dr_generator_init(&m->g, spec.cfg, m->e->be, false, err);
     if (!s) s = dr_weights_load(f, "", &m->g.params, NULL, err);
     if (!s && !(m->slots = dr_calloc((size_t)m->g.params.n, sizeof *m->slots)))
         s = dr_fail(err, DR_NOMEM, "no memory for the model");
@@ -106,6 +120,7 @@ out:
 void dr_model_close(dr_model *m) {
     if (!m) return;
     dr_fallback_done(m);
+    dr_range_done(m);
     dr_free(m->path);
     for (int i = 0; i < DR_PLANS_MAX; i++) dr_plan_destroy(m->plans[i].plan);
     for (int i = 0; m->slots && i < m->g.params.n; i++) dr_slot_clear(&m->slots[i]);
@@ -121,6 +136,16 @@ void dr_model_set_yield(dr_model *m, bool (*between)(void *), void *arg) {
 }
 const dr_model_info *dr_model_get_info(const dr_model *m) {
     return &m->info;
+}
+
+const char *dr_model_device(const dr_model *m) {
+    return dr_engine_describe(m->e);
+}
+const char *dr_model_precision(const dr_model *m) {
+    return dr_precision_name(m->e->precision);
+}
+const char *dr_model_note(const dr_model *m) {
+    return m->note;
 }
 
 int dr_padded_side(int side) {
@@ -176,20 +201,30 @@ uint64_t dr_model_run_bytes(const dr_model *m, int width, int height) {
 
 /* ---- running ---------------------------------------------------------------------------------------------------- */
 
-static dr_status run_plan(dr_model *m, dr_plan *p, const dr_plan_watch *watch, dr_error *err) {
+/* *ret_fits: false if the output is to be made in another way (range.h). */
+static dr_status run_plan(dr_model *m, dr_plan *p, const dr_plan_watch *watch, bool *ret_fits, dr_error *err) {
     dr_plan_watch w = watch ? *watch : (dr_plan_watch){0};
     w.between = m->between;
     w.between_arg = m->between_arg;
-    return dr_plan_run(p, m->e->block, &w, err);
+    dr_status s = dr_plan_run(p, m->e->block, &w, err);
+    return s ? s : dr_range_check(m, dr_plan_output(p, m->e->block), ret_fits, err);
 }
 
 dr_status dr_model_run_planes(dr_model *m, float *planes, int pw, int ph, const dr_plan_watch *watch, dr_error *err) {
     dr_plan *p = NULL;
+    dr_model *wide;
+    bool fits = true;
     dr_backend *be = m->e->be;
     dr_status s = plan_for(m, pw, ph, &p, err);
     if (!s) s = engine_block(m->e, dr_plan_bytes(p), err);
     if (!s) s = dr_be_upload(be, planes, dr_plan_input(p, m->e->block), err);
-    if (!s) s = run_plan(m, p, watch, err);
+    if (!s) s = run_plan(m, p, watch, &fits, err);
+    if (!s && !fits) {
+        s = dr_range_enter(m, &wide, err);
+        if (!s) s = dr_model_run_planes(wide, planes, pw, ph, watch, err);
+        dr_range_leave(m);
+        return s;
+    }
     if (!s) s = dr_be_download(be, dr_plan_output(p, m->e->block), planes, err);
     return s;
 }
@@ -201,12 +236,20 @@ static dr_pixel_view view_of(const dr_image *img) {
 /* The same with pixels in and pixels out, where the backend takes them. */
 static dr_status run_pixels(dr_model *m, dr_image *img, int depth, const dr_plan_watch *watch, dr_error *err) {
     dr_plan *p = NULL;
+    dr_model *wide;
+    bool fits = true;
     dr_backend *be = m->e->be;
     dr_pixel_view v = view_of(img);
     dr_status s = plan_for(m, dr_padded_side(img->width), dr_padded_side(img->height), &p, err);
     if (!s) s = engine_block(m->e, dr_plan_bytes(p), err);
     if (!s) s = dr_be_pixels_in(be, &v, dr_plan_input(p, m->e->block), err);
-    if (!s) s = run_plan(m, p, watch, err);
+    if (!s) s = run_plan(m, p, watch, &fits, err);
+    if (!s && !fits) {
+        s = dr_range_enter(m, &wide, err);
+        if (!s) s = run_pixels(wide, img, depth, watch, err);
+        dr_range_leave(m);
+        return s;
+    }
     if (!s && depth && depth != img->depth) s = dr_image_set_depth(img, depth, err); /* alpha too; then the colours */
     v = view_of(img);
     if (!s) s = dr_be_pixels_out(be, dr_plan_output(p, m->e->block), &v, err);
@@ -311,6 +354,7 @@ dr_status dr_derain(dr_model *m, const void *data, size_t len, const dr_run_opts
     const dr_plan_watch watch = {.cancel = opts->cancel, .progress = opts->progress, .from = 0.02f, .to = 0.96f};
     if (opts->depth && opts->depth != 8 && opts->depth != 16)
         return dr_fail(err, DR_INVALID, "output depth %d: it must be 8 or 16", opts->depth);
+    const uint64_t reruns = m->n_reruns;
     int64_t t = dr_clock_ns();
     dr_status s = dr_probe(data, len, 0, &lim, &stats.input, err);
     if (s) return s;
@@ -322,6 +366,7 @@ dr_status dr_derain(dr_model *m, const void *data, size_t len, const dr_run_opts
     s = run_somewhere(m, data, len, &lim, opts->depth, &watch, &img, &stats.on_cpu, err);
     stats.infer_ms = ms_since(&t);
     stats.lost = m->e->lost;
+    stats.reran = m->n_reruns > reruns;
     void *out = NULL;
     size_t out_len = 0;
     if (!s && opts->cancel && atomic_load(opts->cancel)) s = dr_fail(err, DR_CANCELLED, "cancelled");

@@ -19,8 +19,13 @@ struct dr_engine {
     size_t block_bytes;
     int n_small; /* runs in a row that needed less than half of it */
     int threads;
-    bool fallback;  /* see fallback.h */
-    char lost[200]; /* why the device is given up, "" while it is not */
+    dr_precision precision; /* what it computes in: F32, BF16 or F16, never AUTO */
+    dr_engine *wide;        /* range.h: the same device in bf16; NULL until needed */
+    void *probe;            /* range.h: one float on the device */
+    bool background;
+    char *plan_cache; /* NULL = none */
+    bool fallback;    /* see fallback.h */
+    char lost[200];   /* why the device is given up, "" while it is not */
 };
 
 struct dr_model {
@@ -37,6 +42,9 @@ struct dr_model {
     char *path;             /* of the weights */
     dr_engine *twin_engine; /* fallback.h; NULL until needed */
     dr_model *twin;
+    char note[160];             /* range.h: why e is not the engine that was asked, "" otherwise */
+    dr_model *wide;             /* range.h: the same weights in bf16; NULL until needed */
+    uint64_t n_reruns;          /* pictures that were run again there */
     bool (*between)(void *arg); /* dr_model_set_yield */
     void *between_arg;
 };

@@ -19,17 +19,24 @@ bool dr_fallback_after(dr_model *m, dr_status s, const dr_error *err) {
     return true;
 }
 
+dr_status dr_fallback_open(const dr_model *m, dr_engine *e, dr_model **ret, dr_error *err) {
+    dr_model *same;
+    dr_status s = dr_model_open(e, m->path, &same, err);
+    if (s) return s;
+    if (strcmp(same->info.sha256, m->info.sha256)) {
+        dr_model_close(same);
+        return dr_fail(err, DR_CORRUPT, "the device failed, and %s holds other weights now", m->path);
+    }
+    *ret = same;
+    return DR_OK;
+}
+
 dr_status dr_fallback_model(dr_model *m, dr_model **ret, dr_error *err) {
     if (!m->twin) {
         const dr_engine_opts o = {.backend = "cpu", .threads = m->e->threads};
         dr_status s = m->twin_engine ? DR_OK : dr_engine_open(&o, &m->twin_engine, err);
-        if (!s) s = dr_model_open(m->twin_engine, m->path, &m->twin, err);
+        if (!s) s = dr_fallback_open(m, m->twin_engine, &m->twin, err);
         if (s) return s;
-        if (strcmp(m->twin->info.sha256, m->info.sha256)) {
-            dr_model_close(m->twin);
-            m->twin = NULL;
-            return dr_fail(err, DR_CORRUPT, "the device failed, and %s holds other weights now", m->path);
-        }
         dr_model_set_yield(m->twin, m->between, m->between_arg);
     }
     *ret = m->twin;

@@ -17,6 +17,9 @@ bool dr_fallback_after(dr_model *m, dr_status s, const dr_error *err);
 /* The CPU's twin of m, owned by m. NOT_FOUND, CORRUPT: the file is gone or another one now; NOMEM. */
 DR_MUSTUSE dr_status dr_fallback_model(dr_model *m, dr_model **ret, dr_error *err);
 
+/* m's weights on another engine; the caller closes *ret. Errors as above. */
+DR_MUSTUSE dr_status dr_fallback_open(const dr_model *m, dr_engine *e, dr_model **ret, dr_error *err);
+
 void dr_fallback_done(dr_model *m);
 
 #endif

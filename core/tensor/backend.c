@@ -9,6 +9,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char *const precision_names[] = {
+    [DR_PREC_AUTO] = "auto", [DR_PREC_F32] = "f32", [DR_PREC_BF16] = "bf16", [DR_PREC_F16] = "f16"};
+
+bool dr_precision_from_name(const char *name, dr_precision *ret) {
+    for (size_t i = 0; i < sizeof precision_names / sizeof *precision_names; i++)
+        if (!strcmp(name ? name : "auto", precision_names[i])) {
+            *ret = (dr_precision)i;
+            return true;
+        }
+    return false;
+}
+
+const char *dr_precision_name(dr_precision p) {
+    return precision_names[p];
+}
+
 /* Every entry of the table, required or optional; `size` cannot change without a line here (see the assertion). */
 /* clang-format off */
 #define REQUIRED(X)                                                                                                    \
@@ -22,8 +38,8 @@
 #define OPTIONAL(X)                                                                                                    \
     X(norm_stats)                                                                                                      \
     X(norm_apply)                                                                                                      \
-    X(conv2d_fuses) X(conv2d_fused) X(pixels_in) X(pixels_out) X(record_begin) X(record_end) X(replay) X(info) X(pace) \
-        X(trim) X(tune)
+    X(conv2d_fuses)                                                                                                    \
+    X(conv2d_fused) X(pixels_in) X(pixels_out) X(record_begin) X(record_end) X(replay) X(info) X(pace) X(trim) X(tune)
 
 #define ONE_CHAR(entry) char entry;
 struct every_entry {

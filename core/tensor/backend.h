@@ -75,10 +75,16 @@ typedef struct dr_conv_fuse {
     float eps;             /* of out_stats */
 } dr_conv_fuse;
 
-/* AUTO: f32 on the CPU, bf16 on a GPU. BF16: the operands of convolutions are bf16, sums f32; a GPU also stores
- * features (channels a multiple of 8) in bf16, the CPU everything in f32. Pictures, losses, weights, statistics: always
- * f32. */
-typedef enum dr_precision { DR_PREC_AUTO, DR_PREC_F32, DR_PREC_BF16 } dr_precision;
+/* AUTO: f32 on the CPU, f16 on a GPU. F16 (IEEE half) and BF16: the operands of convolutions are of that type, sums
+ * f32; a GPU also stores features (channels a multiple of 8) in it, the CPU everything in f32. The CPU takes F16 for
+ * F32. Pictures, losses, weights, statistics: always f32.
+ * F16 has 11 bits and ends at 65504, BF16 8 bits and f32's range: F16 is for inference, where core/model/range.h sees
+ * what does not fit; a training's gradients need the range. What is too large for F16 comes out as infinity or NaN. */
+typedef enum dr_precision { DR_PREC_AUTO, DR_PREC_F32, DR_PREC_BF16, DR_PREC_F16 } dr_precision;
+
+/* "auto" (and NULL), "f32", "bf16", "f16"; false: none of them. */
+bool dr_precision_from_name(const char *name, dr_precision *ret);
+const char *dr_precision_name(dr_precision p);
 
 typedef struct dr_backend_opts {
     int device;  /* GPU index */

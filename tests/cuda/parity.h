@@ -2,8 +2,8 @@
  *
  * A computation is a function that uploads inputs made by a hash, calls the table, and hands its outputs to keep().
  * It runs once on the CPU backend and once on the CUDA module: the emulated one (build/cusim) or, where
- * DERAIN_GPU_TEST is set, the real one. Inputs are rounded to bf16 on both sides when the module computes in bf16, so
- * that what is compared is the arithmetic and the rounding of results. */
+ * DERAIN_GPU_TEST is set, the real one. Inputs are rounded to the 16-bit type on both sides when the module stores in
+ * one, so that what is compared is the arithmetic and the rounding of results. */
 #ifndef PARITY_H
 #define PARITY_H
 
@@ -16,8 +16,8 @@
 typedef struct party {
     dr_backend *be;
     dr_pool pool;
-    bool round; /* inputs to bf16 */
-    float *out; /* all that keep() got, one after the other, */
+    dr_precision round; /* inputs to BF16 or F16; else not */
+    float *out;         /* all that keep() got, one after the other, */
     size_t n, cap;
     size_t end[128]; /* and where each ends */
     int n_kept;
@@ -25,6 +25,14 @@ typedef struct party {
     dr_status status; /* the first failure */
     dr_error err;
 } party;
+
+/* By its parts: 11 bits, steps of 2^-24 at least. Nothing here comes near the end of the range. */
+static inline float to_f16(float v) {
+    int e;
+    frexp((double)v, &e);
+    const double step = ldexp(1, e - 11 > -24 ? e - 11 : -24);
+    return (float)(nearbyint((double)v / step) * step);
+}
 
 static inline float to_bf16(float v) {
     uint32_t u;
@@ -58,7 +66,8 @@ static inline float *numbers(party *s, size_t n, double lo, double hi) {
     dr_rng_seed(&r, 5, (uint64_t)s->n_inputs++);
     for (size_t i = 0; v && i < n; i++) {
         v[i] = (float)dr_rng_range(&r, lo, hi);
-        if (s->round) v[i] = to_bf16(v[i]);
+        if (s->round == DR_PREC_BF16) v[i] = to_bf16(v[i]);
+        if (s->round == DR_PREC_F16) v[i] = to_f16(v[i]);
     }
     return v;
 }

@@ -1,7 +1,7 @@
 /* test_parity_net.c - whole networks on the CUDA module against the CPU backend: the generator as it is served, and a
  * training step with its losses and every gradient tensor by name.
  *
- * The emulated module (build/cusim) computes with the real kernels' sources, bf16 storage included; only convolutions
+ * The emulated module (build/cusim) computes with the real kernels' sources, 16-bit storage included; only convolutions
  * are plain loops. Where DERAIN_GPU_TEST is set, the module of DERAIN_MODULE_DIR runs on its device. */
 #include "core/derain.h"
 #include "core/image/convert.h"
@@ -31,10 +31,11 @@ static dr_status model_file(const char *path, int blocks, int residual) {
     return s;
 }
 
-static dr_status forward(const char *backend, bool f32, const char *path, const float *x, int w, int h, float *y) {
+static dr_status forward(const char *backend, const char *precision, const char *path, const float *x, int w, int h,
+                         float *y) {
     dr_engine *e = NULL;
     dr_model *m = NULL;
-    dr_engine_opts o = {.backend = backend, .threads = 1, .full_f32 = f32};
+    dr_engine_opts o = {.backend = backend, .threads = 1, .precision = precision};
     dr_status s = dr_engine_open(&o, &e, &err);
     if (!s) s = dr_model_open(e, path, &m, &err);
     for (int i = 0; i < 2 && !s; i++) s = dr_model_forward(m, x, w, h, y, &err); /* the second from prepared weights */
@@ -44,7 +45,7 @@ static dr_status forward(const char *backend, bool f32, const char *path, const 
 }
 
 /* Largest difference, and that of 8-bit pixels with their PSNR. */
-static void compare(int w, int h, int residual, bool f32, const char *shipped) {
+static void compare(int w, int h, int residual, const char *precision, const char *shipped) {
     char path[64];
     size_t n = 3 * (size_t)w * (size_t)h;
     float *x = malloc(3 * n * sizeof *x), *a = x + n, *b = x + 2 * n;
@@ -55,8 +56,8 @@ static void compare(int w, int h, int residual, bool f32, const char *shipped) {
     snprintf(path, sizeof path, "/tmp/test_parity_%ld", (long)getpid());
     err = (dr_error){0};
     dr_status s = shipped ? DR_OK : model_file(path, 3, residual);
-    if (!s) s = forward("cpu", true, shipped ? shipped : path, x, w, h, a);
-    if (!s) s = forward("cuda", f32, shipped ? shipped : path, x, w, h, b);
+    if (!s) s = forward("cpu", "f32", shipped ? shipped : path, x, w, h, a);
+    if (!s) s = forward("cuda", precision, shipped ? shipped : path, x, w, h, b);
     if (!shipped) unlink(path);
     double most = 0, square = 0;
     int levels = 0;
@@ -70,30 +71,40 @@ static void compare(int w, int h, int residual, bool f32, const char *shipped) {
     free(x);
     CHECK_MSG(!s, "%s", err.text);
     double psnr = square > 0 ? 10 * log10(255.0 * 255.0 / square) : 99;
-    if (f32)
+    if (!strcmp(precision, "f32"))
         CHECK_MSG(most <= 1e-4, "%dx%d residual %d: largest difference %g", w, h, residual, most);
+    else if (!strcmp(precision, "f16"))
+        CHECK_MSG(shipped ? levels <= 1 && psnr >= 70 : psnr >= 52, "%dx%d residual %d: %d grey levels, %.1f dB", w, h,
+                  residual, levels, psnr);
     else
         CHECK_MSG(shipped ? levels <= 2 && psnr >= 48 : psnr >= 40, "%dx%d residual %d: %d grey levels, %.1f dB", w, h,
                   residual, levels, psnr);
-    printf("# %dx%d residual %d %s: %.2g, %d levels, %.1f dB\n", w, h, residual, f32 ? "f32" : "bf16", most, levels,
-           psnr);
+    printf("# %dx%d residual %d %s: %.2g, %d levels, %.1f dB\n", w, h, residual, precision, most, levels, psnr);
 }
 
 TEST(generator_equals_the_cpu_in_f32) {
-    compare(16, 16, 0, true, NULL);
-    if (!t_bad) compare(37, 22, 1, true, NULL);
-    if (!t_bad) compare(40, 24, 3, true, NULL);
+    compare(16, 16, 0, "f32", NULL);
+    if (!t_bad) compare(37, 22, 1, "f32", NULL);
+    if (!t_bad) compare(40, 24, 3, "f32", NULL);
 }
 
 /* Random weights fill the whole range of the output with noise, so that every rounding shows. */
+TEST(generator_is_near_the_cpu_in_f16) {
+    compare(48, 40, 0, "f16", NULL);
+    if (!t_bad) compare(64, 48, 3, "f16", NULL);
+}
 TEST(generator_is_near_the_cpu_in_bf16) {
-    compare(48, 40, 0, false, NULL);
-    if (!t_bad) compare(64, 48, 3, false, NULL);
+    compare(48, 40, 0, "bf16", NULL);
+    if (!t_bad) compare(64, 48, 3, "bf16", NULL);
 }
 
+TEST(shipped_weights_are_within_a_level_in_f16) {
+    compare(64, 48, 1, "f16", "models/derain.safetensors");
+    if (!t_bad) compare(45, 71, 1, "f16", "models/derain.safetensors");
+}
 TEST(shipped_weights_are_within_two_levels_in_bf16) {
-    compare(64, 48, 1, false, "models/derain.safetensors");
-    if (!t_bad) compare(45, 71, 1, false, "models/derain.safetensors");
+    compare(64, 48, 1, "bf16", "models/derain.safetensors");
+    if (!t_bad) compare(45, 71, 1, "bf16", "models/derain.safetensors");
 }
 
 /* A served picture (pixels in, pixels out) against the planes' way on the same module: the same pixels, every time. */

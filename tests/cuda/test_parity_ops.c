@@ -1,4 +1,4 @@
-/* test_parity_ops.c - every entry of the module's table against the CPU backend's, in f32 and in bf16.
+/* test_parity_ops.c - every entry of the module's table against the CPU backend's, in f32, bf16 and f16.
  *
  * Shapes: planar (channels not a multiple of 8), wide, one pixel wide, several images. */
 #include "tests/cuda/parity.h"
@@ -243,7 +243,7 @@ static void compare(const struct entry_case *c, dr_shape x, dr_precision p, doub
     side_open(&cpu, "cpu", DR_PREC_F32);
     side_open(&gpu, "cuda", p);
     CHECK_MSG(!cpu.status && !gpu.status, "%s %s", cpu.err.text, gpu.err.text);
-    cpu.round = gpu.round = p == DR_PREC_BF16;
+    cpu.round = gpu.round = p;
     c->fn(&cpu, x);
     c->fn(&gpu, x);
     char text[48];
@@ -265,6 +265,9 @@ TEST(every_entry_equals_the_cpu_in_f32) {
 }
 TEST(every_entry_is_near_the_cpu_in_bf16) {
     all(DR_PREC_BF16, 4e-3);
+}
+TEST(every_entry_is_near_the_cpu_in_f16) {
+    all(DR_PREC_F16, 5e-4);
 }
 
 TEST(tells_what_it_holds) {

@@ -1,5 +1,5 @@
 /* conv_naive.c - the door of cuda/conv.h with plain loops, for machines without a device: what a test runs on, and what
- * cuDNN is compared with. Sums are f32 in a fixed order; bf16 inputs are widened, a bf16 result rounds once.
+ * cuDNN is compared with. Sums are f32 in a fixed order; 16-bit inputs are widened, a 16-bit result rounds once.
  * The innermost loop always runs along channels, so the compiler can vectorise it without reordering sums. A call is
  * done when it returns, unless the stream is being captured (tests/cusim): then it goes into the graph. */
 #include "cuda/conv.h"
@@ -27,21 +27,56 @@ static inline uint16_t to_bf16(float f) {
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);                  /* nearest, ties to even */
 }
 
+/* IEEE half by its parts, as tests/cusim/cusim.h. */
+static inline float from_f16(uint16_t v) {
+    uint32_t sign = (uint32_t)(v & 0x8000u) << 16, a = v & 0x7fffu, bits;
+    float f;
+    if (a < 0x400u) {
+        f = (float)a * 0x1p-24f; /* subnormal: exact */
+        return sign ? -f : f;
+    }
+    bits = sign | ((a << 13) + (a >= 0x7c00u ? 0x70000000u : 0x38000000u));
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* To nearest, ties to even; from 65520 on infinite, as on a device. */
+static inline uint16_t to_f16(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    const uint16_t sign = (uint16_t)(bits >> 16 & 0x8000u);
+    bits &= 0x7fffffffu;
+    if (bits > 0x7f800000u) return 0x7fff;
+    if (bits >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u);
+    if (bits >= 0x38800000u) {
+        bits -= 0x38000000u;
+        return (uint16_t)(sign | (bits + 0x0fffu + (bits >> 13 & 1)) >> 13);
+    }
+    memcpy(&f, &bits, sizeof f);
+    f += 0.5f; /* its last place is 2^-24, the unit of subnormal halves */
+    memcpy(&bits, &f, sizeof bits);
+    return (uint16_t)(sign | (bits - 0x3f000000u));
+}
+
 static float *widened(const void *p, size_t n, dk_type t) {
     float *f = malloc(n * sizeof *f);
     if (!f) return NULL;
     if (t == DK_F32)
         memcpy(f, p, n * sizeof *f);
-    else
+    else if (t == DK_BF16)
         for (size_t i = 0; i < n; i++) f[i] = from_bf16(((const uint16_t *)p)[i]);
+    else
+        for (size_t i = 0; i < n; i++) f[i] = from_f16(((const uint16_t *)p)[i]);
     return f;
 }
 
 static void store(const float *f, size_t n, dk_type t, void *p) {
     if (t == DK_F32)
         memcpy(p, f, n * sizeof *f);
-    else
+    else if (t == DK_BF16)
         for (size_t i = 0; i < n; i++) ((uint16_t *)p)[i] = to_bf16(f[i]);
+    else
+        for (size_t i = 0; i < n; i++) ((uint16_t *)p)[i] = to_f16(f[i]);
 }
 
 static inline void add_scaled(float *restrict y, float a, const float *restrict x, int n) {

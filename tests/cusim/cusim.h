@@ -105,6 +105,48 @@ static inline float2 __bfloat1622float2(__nv_bfloat162 h) {
     return float2{__bfloat162float(h.x), __bfloat162float(h.y)};
 }
 
+struct __half {
+    uint16_t v;
+};
+struct __align__(4) __half2 {
+    __half x, y;
+};
+static inline float __half2float(__half h) {
+    uint32_t sign = (uint32_t)(h.v & 0x8000u) << 16, a = h.v & 0x7fffu, u;
+    float f;
+    if (a >= 0x400u) { /* 2^-14 and above; the exponent of infinity and NaN moves to the end of its range */
+        u = (a << 13) + (a >= 0x7c00u ? 0x70000000u : 0x38000000u);
+        u |= sign;
+        memcpy(&f, &u, 4);
+        return f;
+    }
+    f = (float)a * 0x1p-24f; /* subnormal: exact */
+    return sign ? -f : f;
+}
+static inline __half __float2half(float f) { /* to nearest even; too large is infinite, as cvt.rn has it */
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    const uint16_t sign = (uint16_t)(u >> 16 & 0x8000u);
+    u &= 0x7fffffffu;
+    if (u > 0x7f800000u) return __half{0x7fff};
+    if (u >= 0x477ff000u) return __half{(uint16_t)(sign | 0x7c00u)};
+    if (u >= 0x38800000u) {
+        u -= 0x38000000u;
+        return __half{(uint16_t)(sign | (u + 0x0fffu + (u >> 13 & 1)) >> 13)};
+    }
+    /* 2^-24 is the unit: adding 2^-1 leaves it in the last place of a float, rounded */
+    memcpy(&f, &u, 4);
+    f += 0.5f;
+    memcpy(&u, &f, 4);
+    return __half{(uint16_t)(sign | (u - 0x3f000000u))};
+}
+static inline __half2 __floats2half2_rn(float a, float b) {
+    return __half2{__float2half(a), __float2half(b)};
+}
+static inline float2 __half22float2(__half2 h) {
+    return float2{__half2float(h.x), __half2float(h.y)};
+}
+
 static inline float __fmul_rn(float a, float b) { /* never part of a fused multiply-add */
     return a * b;
 }
