@@ -6,6 +6,7 @@
 #ifndef KERN_TEST_H
 #define KERN_TEST_H
 #include "cuda/kern.h"
+#include "tests/cuda/half.h"
 #include "tests/t.h"
 #include <stdint.h>
 
@@ -25,6 +26,7 @@ static uint16_t bf16_of(float f) {
 }
 /* v as the map stores it */
 static double stored(dk_map m, double v) {
+    if (m.type == DK_F16) return f16_round((double)(float)v);
     return (double)(m.type == DK_BF16 ? bf16_value(bf16_of((float)v)) : (float)v);
 }
 
@@ -65,6 +67,8 @@ static void *put(dk_map m, const double *nchw) {
         float f = (float)nchw[nchw_of(m, i)];
         if (m.type == DK_BF16)
             ((uint16_t *)host)[i] = bf16_of(f);
+        else if (m.type == DK_F16)
+            ((uint16_t *)host)[i] = f16_bits(f16_round((double)f));
         else
             ((float *)host)[i] = f;
     }
@@ -78,7 +82,9 @@ static double *get(dk_map m, const void *dev) {
     double *p = (double *)malloc(dk_count(m) * sizeof *p);
     cudaMemcpy(host, dev, dk_bytes(m), cudaMemcpyDeviceToHost);
     for (size_t i = 0; i < dk_count(m); i++)
-        p[nchw_of(m, i)] = (double)(m.type == DK_BF16 ? bf16_value(((uint16_t *)host)[i]) : ((float *)host)[i]);
+        p[nchw_of(m, i)] = m.type == DK_BF16  ? (double)bf16_value(((uint16_t *)host)[i])
+                           : m.type == DK_F16 ? f16_value(((uint16_t *)host)[i])
+                                              : (double)((float *)host)[i];
     free(host);
     return p;
 }
@@ -95,7 +101,7 @@ static double worst(dk_map m, const void *dev, const double *want, double floor_
 }
 /* One rounding to the type, and a few float operations. */
 static double tolerance(dk_map m) {
-    return m.type == DK_BF16 ? 4.1e-3 : 4e-6;
+    return m.type == DK_BF16 ? 4.1e-3 : m.type == DK_F16 ? 5.1e-4 : 4e-6;
 }
 
 static dk_map map(bool wide, dk_type t, int n, int c, int h, int w) {
@@ -107,8 +113,7 @@ static dk_map sized(dk_map m, int h, int w) {
 }
 static const char *map_text(dk_map m) {
     static char s[80];
-    snprintf(s, sizeof s, "%s %s %d,%d,%d,%d", m.wide ? "wide" : "planar", m.type == DK_BF16 ? "bf16" : "f32", m.n, m.c,
-             m.h, m.w);
+    snprintf(s, sizeof s, "%s %s %d,%d,%d,%d", m.wide ? "wide" : "planar", dk_type_name(m.type), m.n, m.c, m.h, m.w);
     return s;
 }
 

@@ -1,11 +1,12 @@
 /* kt.h - helpers of the kernel tests: device memory from and to vectors of double, rounded to the type stored.
  *
  * Only the runtime's functions and kern.h, so that a test runs on tests/cusim and on a device alike. Memory is of the
- * exact size and poisoned with 0xFF, which is NaN in both types: what a kernel leaves out does not compare. */
+ * exact size and poisoned with 0xFF, which is NaN in all types: what a kernel leaves out does not compare. */
 #ifndef KT_H
 #define KT_H
 
 #include "cuda/kern.h"
+#include "tests/cuda/half.h"
 #include "tests/t.h"
 #include <vector>
 
@@ -14,6 +15,7 @@ typedef std::vector<double> vec;
 static inline double kt_round(dk_type t, double v) {
     float f = (float)v;
     if (t == DK_F32) return (double)f;
+    if (t == DK_F16) return f16_round((double)f);
     uint32_t u;
     memcpy(&u, &f, 4);
     u = (u + 0x7fff + (u >> 16 & 1)) & 0xffff0000u;
@@ -46,19 +48,25 @@ struct kt_mem {
     float *f() { return (float *)p; }
 };
 
+static inline void put16(void *to, uint16_t v) {
+    memcpy(to, &v, 2);
+}
+
 /* n elements of a type, from v if given. */
 struct kt_buf : kt_mem {
     dk_type t;
     size_t n;
-    kt_buf(dk_type type, size_t count) : kt_mem(count * (type == DK_BF16 ? 2 : 4)), t(type), n(count) {}
+    kt_buf(dk_type type, size_t count) : kt_mem(count * dk_elt(type)), t(type), n(count) {}
     kt_buf(dk_type type, const vec &v) : kt_buf(type, v.size()) {
         std::vector<unsigned char> raw(bytes);
         for (size_t i = 0; i < n; i++) {
             float f = (float)kt_round(t, v[i]);
             if (t == DK_F32)
                 memcpy(&raw[i * 4], &f, 4);
-            else
+            else if (t == DK_BF16)
                 memcpy(&raw[i * 2], (const char *)&f + 2, 2);
+            else
+                put16(&raw[i * 2], f16_bits((double)f));
         }
         cudaMemcpy(p, raw.data(), bytes, cudaMemcpyHostToDevice);
     }
@@ -69,11 +77,14 @@ struct kt_buf : kt_mem {
         if (cudaGetLastError() != cudaSuccess || cudaMemcpy(raw.data(), p, bytes, cudaMemcpyDeviceToHost)) return v;
         for (size_t i = 0; i < n; i++) {
             float f = 0;
+            uint16_t h = 0;
             if (t == DK_F32)
                 memcpy(&f, &raw[i * 4], 4);
-            else
+            else if (t == DK_BF16)
                 memcpy((char *)&f + 2, &raw[i * 2], 2);
-            v[i] = (double)f;
+            else
+                memcpy(&h, &raw[i * 2], 2);
+            v[i] = t == DK_F16 ? f16_value(h) : (double)f;
         }
         return v;
     }
@@ -81,7 +92,12 @@ struct kt_buf : kt_mem {
 
 /* Rounding of one result of a type, relative. */
 static inline double kt_ulp(dk_type t) {
-    return t == DK_BF16 ? 1.0 / 250 : 1e-6;
+    return t == DK_BF16 ? 1.0 / 250 : t == DK_F16 ? 1.0 / 2000 : 1e-6;
+}
+
+/* Half a step below 2^-14, where f16 is no longer relative. */
+static inline double kt_tiny(dk_type t) {
+    return t == DK_F16 ? 3e-8 : 0;
 }
 
 /* The first element further off than rel*|want| + abs, or -1; NaN is off. */
@@ -99,7 +115,7 @@ static inline long kt_differs(const vec &got, const vec &want, double rel, doubl
                   b_[(size_t)at_]);                                                                                    \
     } while (0)
 
-static const dk_type kt_types[] = {DK_F32, DK_BF16};
+static const dk_type kt_types[] = {DK_F32, DK_BF16, DK_F16};
 
 /* A map and where its element (n,c,p) lies, p = y*w+x. */
 static inline dk_map kt_map(int n, int c, int h, int w, bool wide, dk_type t) {

@@ -11,6 +11,7 @@
 #include "core/tensor/backend.h"
 #include "core/tensor/pool.h"
 #include "tests/cuda/emulated.h"
+#include "tests/cuda/half.h"
 #include "tests/t.h"
 
 typedef struct party {
@@ -25,14 +26,6 @@ typedef struct party {
     dr_status status; /* the first failure */
     dr_error err;
 } party;
-
-/* By its parts: 11 bits, steps of 2^-24 at least. Nothing here comes near the end of the range. */
-static inline float to_f16(float v) {
-    int e;
-    frexp((double)v, &e);
-    const double step = ldexp(1, e - 11 > -24 ? e - 11 : -24);
-    return (float)(nearbyint((double)v / step) * step);
-}
 
 static inline float to_bf16(float v) {
     uint32_t u;
@@ -67,7 +60,7 @@ static inline float *numbers(party *s, size_t n, double lo, double hi) {
     for (size_t i = 0; v && i < n; i++) {
         v[i] = (float)dr_rng_range(&r, lo, hi);
         if (s->round == DR_PREC_BF16) v[i] = to_bf16(v[i]);
-        if (s->round == DR_PREC_F16) v[i] = to_f16(v[i]);
+        if (s->round == DR_PREC_F16) v[i] = (float)f16_round((double)v[i]);
     }
     return v;
 }

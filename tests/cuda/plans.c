@@ -1,7 +1,8 @@
 /* plans.c - cuDNN's half without a device: from the description of one (devices/sm_*.json), every convolution of the
- * networks gets a plan through the selection that runs on a device (cuda/conv_select.c), and for bf16 that plan is a
- * deterministic, precompiled one on tensor cores (tier 0). Also the file of tuned plans, line by line.
- * `plans --verbose` prints a table: the engine for each cell. Support is the library's own word; speed is not told. */
+ * networks gets a plan through the selection that runs on a device (cuda/conv_select.c), and in bf16 (training,
+ * pictures) and f16 (pictures, up to 8 at a time) that plan is a deterministic, precompiled one on tensor cores (tier
+ * 0). Also the file of tuned plans, line by line. `plans --verbose` prints a table: the engine for each cell. Support
+ * is the library's own word; speed is not told. */
 #include "tests/t.h"
 
 #if !__has_include(<cudnn.h>)
@@ -75,7 +76,7 @@ static void want(const cg_target *t, int arch, cv_kind kind, const layer *l, sum
     if (!s) s = cv_select_next(c, &p, &err);
     int tier = s ? -1 : cv_tier(p.traits, l->s.type);
     bool ok = !s && p.workspace <= CV_MAX_WORKSPACE && !p.traits.nondeterministic && tier == 0;
-    if (l->s.type == DK_BF16) ok = ok && p.traits.tensor_core && !p.traits.compiles;
+    if (l->s.type != DK_F32) ok = ok && p.traits.tensor_core && !p.traits.compiles;
     /* the id is enough to build the same plan again: that is what the file of tuned plans rests on */
     if (ok) {
         cg_plan again = {0};
@@ -134,16 +135,37 @@ TEST(generator_training) {
     on_every_arch(generators, "generator, training");
 }
 
-static void pictures(const cg_target *t, int arch, sum *r) {
+static void pictures_in(const cg_target *t, int arch, dk_type type, sum *r) {
     static const int widths[] = {16, 32, 48, 64}, sizes[][2] = {{256, 256}, {336, 520}, {1080, 1920}};
     layer l[MAX_LAYERS];
     for (int f = 0; f < 4; f++)
         for (int i = 0; i < 3; i++)
-            want_all(t, arch, l, generator_layers(widths[f], 1, sizes[i][0], sizes[i][1], DK_BF16, l), false, r);
-    want_all(t, arch, l, generator_layers(64, 1, 2160, 3840, DK_BF16, l), false, r);
+            want_all(t, arch, l, generator_layers(widths[f], 1, sizes[i][0], sizes[i][1], type, l), false, r);
+    want_all(t, arch, l, generator_layers(64, 1, 2160, 3840, type, l), false, r);
 }
-TEST(generator_pictures) {
-    on_every_arch(pictures, "generator, pictures");
+static void pictures_bf16(const cg_target *t, int arch, sum *r) {
+    pictures_in(t, arch, DK_BF16, r);
+}
+static void pictures_f16(const cg_target *t, int arch, sum *r) {
+    pictures_in(t, arch, DK_F16, r);
+}
+TEST(generator_pictures_in_bf16) {
+    on_every_arch(pictures_bf16, "generator, pictures in bf16");
+}
+TEST(generator_pictures_in_f16) {
+    on_every_arch(pictures_f16, "generator, pictures in f16");
+}
+
+static void several(const cg_target *t, int arch, sum *r) {
+    static const int widths[] = {32, 64}, sizes[][2] = {{16, 16}, {256, 256}, {480, 640}};
+    layer l[MAX_LAYERS];
+    for (int f = 0; f < 2; f++)
+        for (int i = 0; i < 3; i++)
+            for (int n = 2; n <= 8; n++)
+                want_all(t, arch, l, generator_layers(widths[f], n, sizes[i][0], sizes[i][1], DK_F16, l), false, r);
+}
+TEST(several_pictures_at_a_time_in_f16) {
+    on_every_arch(several, "generator, 2 to 8 pictures in f16");
 }
 
 static void discriminators(const cg_target *t, int arch, sum *r) {

@@ -1,4 +1,4 @@
-/* test_kern_elt.cpp tests cuda/k_elt.cu: every kernel, both types, sizes around the pieces of 16 bytes and the blocks,
+/* test_kern_elt.cpp tests cuda/k_elt.cu: every kernel, all types, sizes around the pieces of 16 bytes and the blocks,
  * in place too. */
 #include "tests/cuda/kt.h"
 
@@ -71,6 +71,35 @@ TEST(activations_and_their_gradients) {
                 dk_activate_bwd(NULL, t, n, a, po.p, pd.p, pd.p);
                 CHECK_VEC(pd.get(), dx, kt_ulp(t), 1e-6);
             }
+}
+
+/* Every half there and back; between each two neighbours: their middle, and what is next to it on either side. */
+TEST(every_half_and_what_rounds_to_it) {
+    vec v;
+    for (int h = 0; h < 65536; h++) {
+        const double a = f16_value((uint16_t)h),
+                     b = (h & 0x7fff) == 0x7bff ? copysign(65536.0, a) : f16_value((uint16_t)(h + 1));
+        v.push_back(a);
+        if ((h & 0x7fff) >= 0x7c00) continue;
+        const float mid = (float)((a + b) / 2);
+        for (float f : {nextafterf(mid, -INFINITY), mid, nextafterf(mid, INFINITY)}) v.push_back((double)f);
+    }
+    for (double d : {65519.996, 65520.0, 1e30, -1e30, 1e-8, -1e-8, 3e-8, -0.0}) v.push_back((double)(float)d);
+    for (int odd = 0; odd < 2; odd++) { /* eight at a time and one by one */
+        const int c = odd ? 9 : 8;
+        v.resize(v.size() / (size_t)c * (size_t)c);
+        dk_map planar = kt_map(1, c, 1, (int)v.size() / c, false, DK_F32),
+               half = kt_map(1, c, 1, planar.w, true, DK_F16);
+        vec want(v.size());
+        FOR_NCP(planar) want[kt_at(half, n, c, p)] = f16_round(v[kt_at(planar, n, c, p)]);
+        kt_buf x(DK_F32, v), y(DK_F16, v.size());
+        dk_widen(NULL, planar, c, DK_F16, x.f(), y.p);
+        vec got = y.get();
+        for (size_t i = 0; i < got.size(); i++)
+            CHECK_MSG(std::isnan(want[i]) ? std::isnan(got[i])
+                                          : got[i] == want[i] && std::signbit(got[i]) == std::signbit(want[i]),
+                      "element %zu: %.9g, expected %.9g", i, got[i], want[i]);
+    }
 }
 
 TEST(activations_keep_nan) {

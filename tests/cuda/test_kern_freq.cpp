@@ -1,5 +1,6 @@
-/* test_kern_freq.cpp tests cuda/k_freq.cu against the double sum of the definition: all bins of the whole transform, one
- * by one, so that half spectra, weights of columns and the way back are judged by something that has none of them. */
+/* test_kern_freq.cpp tests cuda/k_freq.cu against the double sum of the definition: all bins of the whole transform,
+ * one by one, so that half spectra, weights of columns and the way back are judged by something that has none of them.
+ */
 #include "tests/cuda/kt.h"
 
 static size_t at(dk_map m, int plane, int y, int x) {

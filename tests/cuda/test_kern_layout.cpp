@@ -85,6 +85,59 @@ TEST(weights_there_and_back) {
         }
 }
 
+/* A k x k window as k rows: packed weights, and the sums of its rows. */
+TEST(windows_as_rows) {
+    const int cases[][6] = {{1, 3, 7, 24, 6, 5}, {2, 1, 7, 8, 3, 300}, {1, 3, 5, 16, 4, 4}, {3, 1, 5, 24, 1, 1}};
+    for (dk_type t : kt_types)
+        for (const int *s : cases) {
+            const int o = s[1], k = s[2], i = s[3], opad = (k * o + 7) / 8 * 8, ipad = i + 8;
+            vec w = kt_random(DK_F32, (size_t)(o * i * k * k), 11), packed((size_t)(opad * k * ipad), 0.0);
+            for (int a = 0; a < o; a++)
+                for (int b = 0; b < i; b++)
+                    for (int r = 0; r < k; r++)
+                        for (int c = 0; c < k; c++)
+                            packed[(size_t)(((r * o + a) * k + c) * ipad + b)] =
+                                kt_round(t, w[(size_t)(((a * i + b) * k + r) * k + c)]);
+            kt_buf pw(DK_F32, w), pp(t, packed.size());
+            dk_pack_rows(NULL, o, i, k, opad, ipad, t, pw.f(), pp.p);
+            CHECK_VEC(pp.get(), packed, 0, 0);
+
+            dk_map m = kt_map(s[0], o, s[4], s[5], false, DK_F32);
+            const int rows = m.h + k - 1;
+            vec x = kt_random(t, (size_t)(m.n * rows * m.w * opad), 12), b = kt_random(DK_F32, (size_t)o, 13),
+                y(dk_count(m));
+            FOR_NCP(m) {
+                double sum = b[(size_t)c];
+                for (int r = 0; r < k; r++)
+                    sum += x[(size_t)(((n * rows + p / m.w + r) * m.w + p % m.w) * opad + r * o + c)];
+                y[kt_at(m, n, c, p)] = sum;
+            }
+            kt_buf px(t, x), pb(DK_F32, b), py(DK_F32, y.size());
+            dk_sum_rows(NULL, m, k, opad, t, px.p, pb.f(), py.f());
+            CHECK_VEC(py.get(), y, 1e-6, 1e-5);
+        }
+}
+
+/* An infinite part is seen in f16: NaN in the sums that it belongs to, and in no other. */
+TEST(rows_beyond_the_range_of_f16) {
+    for (dk_type t : kt_types)
+        for (double odd : {(double)INFINITY, -(double)INFINITY, (double)NAN}) {
+            dk_map m = kt_map(1, 3, 9, 5, false, DK_F32);
+            vec x((size_t)(15 * 5 * 24), 0.25);
+            x[(size_t)((7 * 5 + 2) * 24 + 4 * 3 + 1)] = odd; /* row 4 of output 1, line 7 - 4 = 3, column 2 */
+            kt_buf px(t, x), py(DK_F32, dk_count(m));
+            dk_sum_rows(NULL, m, 7, 24, t, px.p, NULL, py.f());
+            vec y = py.get();
+            FOR_NCP(m) {
+                const double v = y[kt_at(m, n, c, p)];
+                if (c == 1 && p == 3 * 5 + 2)
+                    CHECK_MSG(t == DK_F16 || std::isnan(odd) ? std::isnan(v) : v == odd, "%s: %g", dk_type_name(t), v);
+                else
+                    CHECK_MSG(v == 7 * 0.25, "%d %d: %g", c, p, v);
+            }
+        }
+}
+
 TEST(bias_and_its_gradient) {
     const int more[][4] = {{16, 1, 70, 90}, {3, 8, 90, 91}, {2100, 3, 1, 1}, {300, 512, 1, 1}, {1, 128, 61, 20}};
     for (dk_type t : kt_types)

@@ -63,15 +63,15 @@ static void check_stats(dk_map m, double mean, double spread, double tol) {
     CHECK_MSG(wr <= tol, "%s: rstd off by %g", map_text(m), wr);
 }
 
-/* Sizes of all shapes tested below: wide at both types, then planar. */
+/* Sizes of all shapes tested below: wide at all types, then planar. */
 static int for_maps(int i, dk_map *m) {
     static const int wide[][4] = {{1, 8, 2, 2},   {2, 16, 3, 7},  {3, 24, 5, 5}, {1, 264, 4, 3},
                                   {1, 40, 11, 9}, {2, 8, 17, 33}, {1, 64, 9, 16}};
     static const int planar[][4] = {{1, 3, 2, 2}, {2, 3, 3, 8}, {3, 1, 7, 5}, {1, 5, 40, 33}};
     int nw = (int)LEN(wide);
-    if (i >= 2 * nw + (int)LEN(planar)) return 0;
-    const int *s = i < 2 * nw ? wide[i / 2] : planar[i - 2 * nw];
-    *m = map(i < 2 * nw, i < 2 * nw && i % 2 ? DK_BF16 : DK_F32, s[0], s[1], s[2], s[3]);
+    if (i >= 3 * nw + (int)LEN(planar)) return 0;
+    const int *s = i < 3 * nw ? wide[i / 3] : planar[i - 3 * nw];
+    *m = map(i < 3 * nw, i < 3 * nw ? (dk_type)(i % 3) : DK_F32, s[0], s[1], s[2], s[3]);
     return 1;
 }
 
@@ -159,12 +159,14 @@ TEST(apply_add_reflect) {
 TEST(apply_large) { /* several pixels to a thread */
     check_apply(map(true, DK_BF16, 1, 8, 33, 531), DK_ACT_RELU, DK_THEN_REFLECT, 3, 0);
     if (!t_bad) check_apply(map(true, DK_BF16, 1, 128, 33, 268), DK_ACT_RELU, DK_THEN_ADD, 1, 1);
+    if (!t_bad) check_apply(map(true, DK_F16, 1, 128, 33, 268), DK_ACT_RELU, DK_THEN_ADD, 1, 1);
 }
 
 /* y may be x, or the skip where it has no border. */
 TEST(apply_in_place) {
-    for (int form = 0; form < 3; form++) {
-        dk_map m = map(true, form == 1 ? DK_F32 : DK_BF16, 2, 16, 7, 19);
+    for (int k = 0; k < 9; k++) {
+        const int form = k / 3;
+        dk_map m = map(true, (dk_type)(k % 3), 2, 16, 7, 19);
         double *x = random_host(m, 0, 1), *r = random_host(m, 0, 1), *hs;
         void *dx = put(m, x), *dr = put(m, r);
         float *stats = run_stats(m, dx, &hs);
@@ -220,8 +222,9 @@ TEST(backward) {
 
 /* An image has the same bits alone and as the last of three, forward and backward. */
 TEST(batches_change_no_bit) {
-    for (int wide = 0; wide < 2; wide++) {
-        dk_map m3 = map(wide, wide ? DK_BF16 : DK_F32, 3, wide ? 24 : 3, 21, 34), m1 = m3;
+    for (int k = 0; k < 3; k++) {
+        const bool wide = k > 0;
+        dk_map m3 = map(wide, (dk_type)k, 3, wide ? 24 : 3, 21, 34), m1 = m3;
         m1.n = 1;
         size_t one = dk_count(m1);
         double *x = random_host(m3, 0, 1), *dy = random_host(m3, 0, 1), *s3, *s1;

@@ -1,5 +1,5 @@
 /* test_kern_resample.cpp - pads and filters of cuda/k_resample.cu, forward and backward, against the definitions in
- * double, over awkward sizes, both layouts and both types. */
+ * double, over awkward sizes, both layouts and all types. */
 #include "tests/cuda/kern_test.h"
 
 typedef void forward_fn(cudaStream_t, dk_map, const void *, void *);
@@ -44,9 +44,8 @@ static void check_all(kind k, int p) {
     for (size_t s = 0; s < LEN(sides); s++) {
         for (size_t c = 0; c < LEN(channels); c++) {
             if (c >= 3 && s % 3) continue; /* the wide ones at some of the sizes */
-            for (int t = 0; t < 2 && !t_bad; t++)
-                check_one(k, map(true, t ? DK_BF16 : DK_F32, channels[c][1], channels[c][0], sides[s][0], sides[s][1]),
-                          p);
+            for (int t = DK_F32; t <= DK_F16 && !t_bad; t++)
+                check_one(k, map(true, (dk_type)t, channels[c][1], channels[c][0], sides[s][0], sides[s][1]), p);
         }
         for (int n = 1; n <= 3 && !t_bad; n++) check_one(k, map(false, DK_F32, n, 4 - n, sides[s][0], sides[s][1]), p);
     }

@@ -57,6 +57,12 @@ dr_status dr_model_open(dr_engine *e, const char *path, dr_model **ret, dr_error
 void dr_model_close(dr_model *m) {
     dr_free(m);
 }
+const char *dr_model_device(const dr_model *m) {
+    return (void)m, "double, none";
+}
+const char *dr_model_note(const dr_model *m) {
+    return (void)m, "";
+}
 const dr_model_info *dr_model_get_info(const dr_model *m) {
     return &m->info;
 }
