@@ -14,6 +14,9 @@ TEST(a_line_goes_there_and_back) {
     CHECK(l.plan.n_knobs == 3 && l.plan.knob[2].type == 27 && l.plan.knob[2].value == -1);
     CHECK(!strcmp(l.device, "NVIDIA H100 80GB HBM3"));
     CHECK(cv_cache_format_line(&l, text, sizeof text) == sizeof LINE && !strcmp(text, LINE "\n"));
+    l.type = 2;
+    CHECK(cv_cache_format_line(&l, text, sizeof text) == sizeof LINE - 1 && strstr(text, "\tdata\tf16\t8\t"));
+    CHECK(cv_cache_parse_line(text, strlen(text) - 1, &l) && l.type == 2);
     l.plan.n_knobs = 0;
     size_t n = cv_cache_format_line(&l, text, sizeof text);
     CHECK(n && text[n - 2] == '-' && cv_cache_parse_line(text, n - 1, &l) && l.plan.n_knobs == 0);
@@ -62,7 +65,7 @@ TEST(refused) {
         "v1\t1\tx\t90\t1\tdata\tf32\t1\t8\t1\t1\t8\t1\t0\t1\t-\t", /* one too many */
         "v1\t1\t\t90\t1\tdata\tf32\t1\t8\t1\t1\t8\t1\t0\t1\t-",    /* no name */
         "v1\t1\tx\t90\t1\tdate\tf32\t1\t8\t1\t1\t8\t1\t0\t1\t-",   /* unknown words */
-        "v1\t1\tx\t90\t1\tdata\tf16\t1\t8\t1\t1\t8\t1\t0\t1\t-",
+        "v1\t1\tx\t90\t1\tdata\tf64\t1\t8\t1\t1\t8\t1\t0\t1\t-",
         "v1\t1\tx\t90\t1\tdata\tf32\t0\t8\t1\t1\t8\t1\t0\t1\t-",  /* no pictures */
         "v1\t1\tx\t90\t1\tdata\tf32\t+1\t8\t1\t1\t8\t1\t0\t1\t-", /* other spellings */
         "v1\t1\tx\t90\t1\tdata\tf32\t01\t8\t1\t1\t8\t1\t0\t1\t-",

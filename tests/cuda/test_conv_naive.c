@@ -1,5 +1,6 @@
 /* test_conv_naive.c - the plain loops of tests/cusim/conv_naive.c against the definition, tap by tap in double, and the
  * rules that tie the three directions together. */
+#include "tests/cuda/half.h"
 #include "tests/t.h"
 
 #include "core/base/status.h"
@@ -130,6 +131,39 @@ TEST(bf16_rounds_once) {
         done(&d);
         CHECK_MSG(!s && !n_off, "direction %d: %zu of %zu not the nearest: %s", kind, n_off, n, err.text);
     }
+}
+
+/* f16 by its definition (half.h): operands of many sizes, results down to subnormal ones, and beyond the range. */
+TEST(f16_rounds_once) {
+    for (int kind = CV_FORWARD; kind <= CV_BACKWARD_WEIGHTS; kind++)
+        for (int power = -14; power <= 18; power += 8) {
+            data d = make(shapes[0]);
+            uint16_t *half = malloc(2 * (d.nx + d.nw + d.ny)), *out = calloc(2, d.nx + d.nw + d.ny);
+            float *of[3] = {d.x, d.w, d.y};
+            size_t n_of[3] = {d.nx, d.nw, d.ny}, at = 0;
+            for (int k = 0; k < 3; k++)
+                for (size_t i = 0; i < n_of[k]; i++, at++) {
+                    const double v = f16_round(ldexp((double)of[k][i], power / 2));
+                    of[k][i] = (float)v;
+                    half[at] = f16_bits(v);
+                }
+            dr_error err = {0};
+            dr_status s = run(&d, (cv_kind)kind, d.out, &err);
+            data h = d;
+            h.s.type = DK_F16;
+            h.x = (float *)(void *)half, h.w = (float *)(void *)(half + d.nx);
+            h.y = (float *)(void *)(half + d.nx + d.nw);
+            if (!s) s = run(&h, (cv_kind)kind, out, &err);
+            size_t n = kind == CV_FORWARD ? d.ny : kind == CV_BACKWARD_DATA ? d.nx : d.nw, n_off = 0, n_inf = 0;
+            for (size_t i = 0; i < n; i++) {
+                n_off += f16_value(out[i]) != f16_round((double)d.out[i]);
+                n_inf += isinf(f16_value(out[i])) != 0;
+            }
+            free(half), free(out);
+            done(&d);
+            CHECK_MSG(!s && !n_off && (power < 18 || n_inf), "direction %d, 2^%d: %zu of %zu off: %s", kind, power,
+                      n_off, n, err.text);
+        }
 }
 
 TEST(refuses_what_the_door_forbids) {

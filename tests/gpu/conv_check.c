@@ -3,9 +3,11 @@
  *   conv_check                     checks and a table, one row a layer; the last line sums up; exit 0, 1, or 77: no
  * device conv_check --dump-device FILE  writes cuDNN's description of device 0 (for tests/cuda/devices) and ends
  *
- * Check: each kind of layer at a small size against the plain loops on the host (relative L2 below 1e-2 for bf16, 1e-5
- * for f32: tf32 would show as 3e-4). Then at full size: two runs give equal bits; time of the heuristic's first plan
+ * Check: each kind of layer at a small size against the plain loops on the host (relative L2 below 1e-2 for bf16, 1e-3
+ * for f16, 1e-5 for f32: tf32 would show as 3e-4), and that a sum beyond f16 is infinite, not cut off: what finds such
+ * pictures rests on it. Then at full size: two runs give equal bits; time of the heuristic's first plan
  * and of the tuned one; and the tuned plans, saved and opened again, give the bits they gave before. */
+#include "tests/cuda/half.h"
 #include "tests/cuda/layer_shapes.h"
 
 #include "cuda/conv_cudnn.h"
@@ -56,6 +58,7 @@ static void counts(cv_kind kind, cv_shape s, size_t ret[3]) {
 
 static float get(const void *p, size_t i, dk_type t) {
     if (t == DK_F32) return ((const float *)p)[i];
+    if (t == DK_F16) return (float)f16_value(((const uint16_t *)p)[i]);
     uint32_t bits = (uint32_t)((const uint16_t *)p)[i] << 16;
     float f;
     memcpy(&f, &bits, 4);
@@ -72,7 +75,7 @@ static void *noise(size_t n, dk_type t, unsigned seed) {
         if (t == DK_F32)
             memcpy(p + 4 * i, &f, 4);
         else
-            memcpy(p + 2 * i, &(uint16_t){(uint16_t)(bits >> 16)}, 2);
+            memcpy(p + 2 * i, &(uint16_t){t == DK_F16 ? f16_bits(f16_round((double)f)) : (uint16_t)(bits >> 16)}, 2);
     }
     return p;
 }
@@ -139,12 +142,33 @@ static void compare(cv_engine *dev, cv_engine *cpu, const char *name, cv_kind ki
             double v = get(want, i, s.type), d = (double)get(got, i, s.type) - v;
             diff += d * d, sum += v * v;
         }
-        double rel = sqrt(diff / sum), most = s.type == DK_F32 ? 1e-5 : 1e-2;
+        double rel = sqrt(diff / sum), most = s.type == DK_F32 ? 1e-5 : s.type == DK_F16 ? 1e-3 : 1e-2;
         snprintf(why, sizeof why, "relative L2 %.3g, at most %g", rel, most);
         verdict(rel < most && sum > 0, what, why); /* NaN is not below */
     }
     release(&b);
     free(pa), free(pb), free(want), free(got);
+}
+
+/* All sums of a convolution are 2^16 or more: every result is infinite. */
+static void overflow(cv_engine *dev) {
+    const cv_shape s = {1, 64, 9, 11, 64, 3, 1, DK_F16, 0};
+    const char *what = "sums beyond f16 are infinite";
+    size_t n[3];
+    buffers b = {0};
+    dr_error err = {0};
+    counts(CV_FORWARD, s, n);
+    uint16_t *v = malloc(2 * (n[0] + n[1] + n[2]));
+    for (size_t i = 0; v && i < n[0] + n[1]; i++) v[i] = i < n[0] ? 0x5400 : 0x4c00; /* 64 and 16 */
+    bool ok = v && fill(&b, CV_FORWARD, s) && !cudaMemcpy(b.at[0], v, b.bytes[0], cudaMemcpyHostToDevice) &&
+              !cudaMemcpy(b.at[1], v + n[0], b.bytes[1], cudaMemcpyHostToDevice) &&
+              !cv_run(dev, CV_FORWARD, s, b.at[0], b.at[1], b.at[2], &err) &&
+              !cudaMemcpy(v, b.at[2], b.bytes[2], cudaMemcpyDeviceToHost);
+    size_t n_other = 0;
+    for (size_t i = 0; ok && i < n[2]; i++) n_other += v[i] != 0x7c00;
+    verdict(ok && !n_other, what, err.text[0] ? err.text : "a result is finite or not a number");
+    release(&b);
+    free(v);
 }
 
 static int by_value(const void *a, const void *b) {
@@ -210,7 +234,7 @@ static void measure(cv_engine *e, const char *name, cv_kind kind, cv_shape s, cu
         printf("%-10s %-5s %-4s %2dx%dx%dx%d to %-4d k%d p%d | %8.3f ms %6.1f TFLOP/s e%-3d %6.1f MB | tuned %8.3f ms "
                "%6.1f "
                "TFLOP/s e%-3d %6.1f MB\n",
-               name, kinds[kind], s.type == DK_BF16 ? "bf16" : "f32", s.n, s.i, s.h, s.w, s.o, s.k, s.pad, (double)ms,
+               name, kinds[kind], dk_type_name(s.type), s.n, s.i, s.h, s.w, s.o, s.k, s.pad, (double)ms,
                flops / (double)ms * 1e-9, first.id.engine, (double)first.workspace * 1e-6, (double)best,
                flops / (double)best * 1e-9, tuned.id.engine, (double)tuned.workspace * 1e-6);
     } else {
@@ -276,7 +300,8 @@ int main(int argc, char **argv) {
     n += discriminator_layers(64, 3, 1, 32, DK_BF16, l + n);
     for (int i = 0; i < n; i++)
         for (int k = CV_FORWARD; k <= CV_BACKWARD_WEIGHTS; k++)
-            for (int t = DK_F32; t <= DK_BF16; t++) compare(dev, cpu, l[i].name, (cv_kind)k, small(l[i].s, (dk_type)t));
+            for (int t = DK_F32; t <= DK_F16; t++) compare(dev, cpu, l[i].name, (cv_kind)k, small(l[i].s, (dk_type)t));
+    overflow(dev);
     printf("# %d comparisons with plain loops, %d failed, %.1f s, %s\n", n_checks, n_bad, now() - start, cv_version());
 
     static const struct {
@@ -289,7 +314,8 @@ int main(int argc, char **argv) {
     for (int set = 0; set < (int)(sizeof full / sizeof *full) + 1; set++) {
         bool d = set == (int)(sizeof full / sizeof *full); /* last: the discriminator */
         n = d ? discriminator_layers(64, 3, 8, 128, DK_BF16, l)
-              : generator_layers(full[set].f, full[set].n, full[set].h, full[set].w, DK_BF16, l);
+              : generator_layers(full[set].f, full[set].n, full[set].h, full[set].w,
+                                 full[set].training ? DK_BF16 : DK_F16, l);
         for (int i = 0; i < n; i++)
             for (int k = CV_FORWARD; k <= (d || full[set].training ? CV_BACKWARD_WEIGHTS : CV_FORWARD); k++)
                 if (now() - start < seconds_max)
