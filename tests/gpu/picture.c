@@ -8,6 +8,7 @@
 #include "core/base/alloc.h"
 #include "core/base/fs.h"
 #include "core/image/codec.h"
+#include "tests/gpu/paint.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,44 +22,6 @@ static dr_status load(const char *path, dr_image *ret, dr_error *err) {
     dr_free(data);
     if (!s) s = dr_image_set_depth(ret, 8, err);
     return s;
-}
-
-static uint32_t next(uint32_t *state) { /* xorshift32 */
-    uint32_t x = *state;
-    x ^= x << 13;
-    x ^= x >> 17;
-    x ^= x << 5;
-    return *state = x;
-}
-
-static uint8_t to8(double v) {
-    return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v + 0.5);
-}
-
-static void paint(dr_image *img) {
-    uint32_t rng = 2463534242u;
-    int w = img->width, h = img->height;
-    for (int y = 0; y < h; y++) {
-        uint8_t *row = dr_image_row8(img, y);
-        for (int x = 0; x < w; x++) {
-            double disk = (x / 96 + y / 80) % 3 ? 0 : hypot(x % 96 - 48, y % 80 - 40) < 30 ? 60 : 0;
-            for (int c = 0; c < 3; c++) {
-                double slope = 60 + 90.0 * (c == 1 ? (double)y / h : (double)x / w) + 20 * sin(0.05 * x + c + 0.03 * y);
-                row[3 * x + c] = to8(slope + disk * (c - 0.5) + (double)(next(&rng) % 9) - 4);
-            }
-        }
-    }
-    int streaks = (int)((long)w * h / 600) + 4;
-    for (int i = 0; i < streaks; i++) {
-        int x0 = (int)(next(&rng) % (uint32_t)w), y0 = (int)(next(&rng) % (uint32_t)h);
-        int length = 8 + (int)(next(&rng) % 24), bright = 30 + (int)(next(&rng) % 60);
-        for (int k = 0; k < length; k++) {
-            int x = x0 + k / 4, y = y0 + k;
-            if (x >= w || y >= h) break;
-            uint8_t *p = dr_image_row8(img, y) + 3 * x;
-            for (int c = 0; c < 3; c++) p[c] = to8(p[c] + bright);
-        }
-    }
 }
 
 static dr_status make(const char *size, const char *path, dr_error *err) {
