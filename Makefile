@@ -119,8 +119,8 @@ $(B)/tests/cuda/test_conv_naive: $(B)/tests/cuda/test_conv_naive.o $(B)/tests/cu
 
 # make gpu-tools: what tests/gpu/gpu_check.sh runs on a device, built where nvcc is. GPU_TOOLS grows where tools are added.
 GPU_TOOLS += $(B)/gpu/ceilings $(B)/gpu/picture $(patsubst tests/cuda/%.cpp,$(B)/gpu/%,$(wildcard tests/cuda/test_kern_*.cpp))
-# conv_check: cuDNN against plain loops and its times
-GPU_TOOLS += $(B)/tests/gpu/conv_check
+# conv_check: cuDNN against plain loops and its times; test_precision: what f16 holds and what not
+GPU_TOOLS += $(B)/tests/gpu/conv_check $(B)/tests/cuda/test_precision
 gpu-tools: $(GPU_TOOLS)
 $(B)/gpu/ceilings: $(B)/tests/gpu/ceilings.o
 	@mkdir -p $(@D)

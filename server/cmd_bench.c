@@ -139,7 +139,6 @@ int srv_cmd_bench(int argc, char **argv) {
     t.backend = backend;
     t.precision = precision;
     t.threads = threads;
-    dr_status s =
-        train ? bench_train(&t, runs, json, &err) : bench_forward(model, &eo, size, runs, json, &err);
+    dr_status s = train ? bench_train(&t, runs, json, &err) : bench_forward(model, &eo, size, runs, json, &err);
     return s ? srv_cmd_fail("bench", &err) : SRV_EXIT_OK;
 }

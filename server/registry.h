@@ -17,9 +17,9 @@ typedef struct srv_registry srv_registry;
 
 typedef struct srv_registry_opts {
     db_store *db;
-    const char *data;    /* folder; versions lie in its models/ */
-    const char *model;   /* configured weights */
-    const char *card;    /* of the configured weights, NULL = none */
+    const char *data;                /* folder; versions lie in its models/ */
+    const char *model;               /* configured weights */
+    const char *card;                /* of the configured weights, NULL = none */
     const char *backend, *precision; /* as in dr_engine_opts */
     int threads, workers;
 } srv_registry_opts;

@@ -234,7 +234,7 @@ TEST(weights_beyond_f16_are_computed_in_bf16) {
 static void beyond(kind what, int side) {
     CHECK_MSG(!craft(what, 3), "%s", err.text);
     file odd = spike(side), plain = painted(64, 48), want = reference(path, odd);
-    rig r, wide;
+    rig r, wide = {0};
     double psnr = 0, alone = 0;
     bool first = false, again = true, kept = false;
     dr_status s = rig_open(&r, "cuda", NULL, false, path);

@@ -100,6 +100,7 @@ part_build() {
     done
     starts "$B/deraind" || again="$again $B/deraind"
     [ "$BACKEND" = cpu ] || starts "$B/derain-cuda.so" || again="$again $B/derain-cuda.so"
+    [ "$BACKEND" = cpu ] || starts "$B/tests/cuda/test_precision" || again="$again $B/tests/cuda/test_precision"
     [ -n "$again" ] || { row "binaries of build/" "all start" "" ok; return; }
     echo "to be built here:$again"
     # one target after the other (-k): one that cannot be made leaves the rest; old ones that do not start are in the way
@@ -182,7 +183,7 @@ weights() {
 }
 
 part_forward() {
-    local size m name rc got most psnr
+    local size m name rc got most psnr t n
     built "$B/deraind" && built "$B/gpu/picture" || return
     weights ngf64.safetensors --ngf 64 --blocks 9 --seed 1 >/dev/null
     for size in 256x256 333x517 1920x1080; do
@@ -201,8 +202,21 @@ part_forward() {
             [ "$(run 20 "$B/gpu/picture" diff "$tmp/cpu.png" "$tmp/$size.png" | cut -d' ' -f1)" -gt 2 ] || rc=1
             row "$name" "max $most grey levels, PSNR $psnr dB" "CPU: max 2, 48 dB" \
                 "$(awk -v m="$most" -v p="$psnr" -v r=$rc 'BEGIN {print (r == 0 && m <= 2 && p >= 48) ? "ok" : "FAIL"}')"
+            [ "$m" = models/derain.safetensors ] || continue # beside it: bf16, which had 3 to 6 levels on an H100
+            run 30 "$B/deraind" run --backend "$BACKEND" --precision bf16 --model "$m" "$tmp/$size.png" "$tmp/bf16.png" 2>&1 &&
+                read -r most psnr <<<"$(run 20 "$B/gpu/picture" diff "$tmp/cpu.png" "$tmp/bf16.png")" &&
+                row "$name in bf16" "max $most grey levels, PSNR $psnr dB" "" info
         done
     done
+    # what f16 cannot hold: tests/cuda/test_precision.c on the device
+    t=$B/tests/cuda/test_precision
+    [ "$BACKEND" = cuda ] || { row "beyond f16" "no GPU is asked for" "" "left out"; return; }
+    built "$t" || return
+    DERAIN_GPU_TEST=1 DERAIN_MODULE_DIR=$B run 60 "$t" >"$tmp/beyond" 2>&1
+    rc=$? n=$(grep -c '^ok ' "$tmp/beyond")
+    cat "$tmp/beyond"
+    [ "$n" -gt 0 ] || rc=1
+    row "weights and pictures beyond f16" "$n passed, $(grep -c '^not ok ' "$tmp/beyond") failed" "$(code_text $rc)" "$(verdict $rc)"
 }
 
 # ours.tsv and torch.tsv: "infer|train TAB CELL TAB MILLISECONDS", cells named as torch_ref.py names them
