@@ -108,6 +108,7 @@ int srv_cmd_eval(int argc, char **argv) {
     const dr_engine_opts eo = {.backend = backend, .threads = threads, .precision = precision};
     dr_status s = dr_engine_open(&eo, &engine, &err);
     if (!s) s = dr_model_open(engine, model, &m, &err);
+    if (!s && *dr_model_note(m)) fprintf(stderr, "%s: %s\n", model, dr_model_note(m));
     if (!s) s = dr_evaluate(m, rainy, clean, on_row, &t, &e, &err);
     if (!s && json && !print_json(dr_model_get_info(m), &e)) s = dr_fail(&err, DR_IO, "could not write the result");
     if (!s && !json) {

@@ -1,6 +1,6 @@
 #!/bin/bash
 # module.sh - the CUDA module where something is missing: one line with the reason, exit code 0, and the CPU's picture; and
-# where it is whole (in emulation), the module's own picture. DERAIN_MODULE_DIR says where deraind looks.
+# where it is whole (in emulation), the module's own picture, in each precision. DERAIN_MODULE_DIR says where deraind looks.
 cd "$(dirname "$0")/../.." || exit 2
 export OMP_WAIT_POLICY=passive
 . tests/e2e/lib.inc
@@ -72,4 +72,31 @@ emulated() {
     near
 }
 check "the module in emulation gives the CPU's picture" emulated
+
+# each precision has a picture of its own, auto has that of f16, and a name that is none is wrong usage
+precisions() {
+    local p
+    for p in f32 bf16 f16 auto; do
+        DERAIN_MODULE_DIR=$B/cusim "$B/deraind" run --backend cuda --precision $p --model "$T/model.safetensors" "$T/b.png" "$T/$p.png" || return 1
+    done
+    cmp "$T/f16.png" "$T/auto.png" || return 1
+    for p in "f16 bf16" "f16 f32" "bf16 f32"; do cmp -s "$T/${p% *}.png" "$T/${p#* }.png" && { echo "$p: equal"; return 1; }; done
+    "$B/deraind" run --precision f8 --model "$T/model.safetensors" "$T/a.png" "$T/never.png"
+    [ $? -eq 2 ] || return 1
+    "$B/deraind" bench --train --precision f16 --runs 1
+    [ $? -eq 2 ] || return 1
+    DERAIN_MODULE_DIR=$B/cusim "$B/deraind" --version | grep 'cuda .*, f16)'
+}
+check "precisions of the module in emulation" precisions
+# served PRECISION TEXT: the daemon on the emulated device says what it computes in, and gives the picture of deraind run
+served() {
+    DERAIN_MODULE_DIR=$PWD/$B/cusim start --backend cuda --precision "$1" || return 1
+    answers 200 ", $1)" "$U/v1/version" && answers 200 "derain_range_reruns_total 0" "$U/metrics" &&
+        http --data-binary "@$T/b.png" "$U/v1/derain" && [ "$code" = 200 ] && cp "$T/body" "$T/served.png" && stop || return 1
+    [ -s "$T/served.png" ] && cmp "$T/served.png" "$T/$1.png"
+}
+check "the daemon in bf16" served bf16
+check "the daemon in f16" served f16
+refused() { start --precision f8 && return 1; grep "precision must be one of auto|f32|f16|bf16" "$T/log"; }
+check "a precision that is none" refused
 exit $failed

@@ -149,6 +149,7 @@ dr_status dr_derain(dr_model *m, const void *data, size_t len, const dr_run_opts
     if (s) return s;
     if (memmem(data, len, "fail-me", 7))
         return dr_fail_as(err, DR_CORRUPT, "image_corrupt", "the double was asked to fail");
+    st.reran = memmem(data, len, "run-me-twice", 12) != NULL;
     for (; left > 0; left -= 5) {
         if (opts->cancel && atomic_load(opts->cancel)) return dr_fail(err, DR_CANCELLED, "cancelled");
         poll(NULL, 0, left < 5 ? (int)left : 5);

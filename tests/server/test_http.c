@@ -249,6 +249,22 @@ TEST(a_failed_job_and_a_failed_request_tell_the_same) {
     answer_done(&a);
 }
 
+TEST(pictures_that_were_computed_again_are_counted) {
+    CHECK(up());
+    answer a = get(shared.port, "/metrics");
+    CHECK(has(&a, "derain_range_reruns_total 0\n"));
+    answer_done(&a);
+    for (int i = 0; i < 3; i++) {
+        size_t n = make_png(png, 64, 64, 2, 100, i == 1 ? "run-me-once" : "run-me-twice");
+        a = ask(shared.port, "POST", "/v1/derain", NULL, png, n);
+        CHECK(a.status == 200);
+        answer_done(&a);
+    }
+    a = get(shared.port, "/metrics");
+    CHECK(has(&a, "derain_range_reruns_total 2\n"));
+    answer_done(&a);
+}
+
 TEST(a_body_is_refused_before_it_has_been_sent) {
     CHECK(up());
     int fd = dial(shared.port);
