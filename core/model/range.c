@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const double SUM_MAX = 4096;
+static const double SUM_MAX = 4096, MOST_MIN = 0x1p-14;
 
 /* ---- engines ---------------------------------------------------------------------------------------------------- */
 
@@ -37,16 +37,24 @@ void dr_range_close(dr_engine *e) {
 
 /* ---- weights ---------------------------------------------------------------------------------------------------- */
 
-/* The largest sum of magnitudes over the weights of one output. w is (O,I,k,k). */
-static double largest_sum(const float *w, dr_shape s) {
+typedef struct extent {
+    double sum, most; /* the largest sum over the weights of one output, the largest weight; magnitudes */
+} extent;
+
+/* w is (O,I,k,k). */
+static extent extent_of(const float *w, dr_shape s) {
     const size_t each = (size_t)s.c * (size_t)s.h * (size_t)s.w;
-    double most = 0;
+    extent r = {0};
     for (size_t o = 0; o < (size_t)s.n; o++) {
         double sum = 0;
-        for (size_t i = 0; i < each; i++) sum += fabs((double)w[o * each + i]);
-        if (sum > most) most = sum;
+        for (size_t i = 0; i < each; i++) {
+            const double v = fabs((double)w[o * each + i]);
+            sum += v;
+            if (v > r.most) r.most = v;
+        }
+        if (sum > r.sum) r.sum = sum;
     }
-    return most;
+    return r;
 }
 
 static bool is_conv(const dr_param *p) {
@@ -55,18 +63,21 @@ static bool is_conv(const dr_param *p) {
 }
 
 /* note stays "" if all of them fit. */
-static dr_status look(const dr_st *f, const dr_params *ps, char *note, size_t cap, dr_error *err) {
+static dr_status look(const dr_st *f, const dr_generator *g, char *note, size_t cap, dr_error *err) {
     dr_status s = DR_OK;
-    for (int i = 0; i < ps->n && !s && !*note; i++) {
-        const dr_param *p = &ps->p[i];
+    for (int i = 0; i < g->params.n && !s && !*note; i++) {
+        const dr_param *p = &g->params.p[i];
         const dr_st_tensor *t = is_conv(p) ? dr_st_find(f, p->name) : NULL;
         if (!t || t->count != dr_param_count(p)) continue; /* a bias, or a file that dr_weights_load will refuse */
         float *w = dr_malloc(t->count * sizeof *w);
         s = w ? dr_st_read_f32(t, w, err) : dr_fail(err, DR_NOMEM, "no memory for %zu weights", (size_t)t->count);
-        const double sum = s ? 0 : largest_sum(w, p->shape);
-        if (sum > SUM_MAX)
+        const extent x = s ? (extent){0} : extent_of(w, p->shape);
+        if (x.sum > SUM_MAX)
             snprintf(note, cap, "computed in bf16: the weights of an output of %s add up to %.3g, f16 takes %.0f",
-                     p->name, sum, SUM_MAX);
+                     p->name, x.sum, SUM_MAX);
+        else if (i != g->conv_out && x.most > 0 && x.most < MOST_MIN)
+            snprintf(note, cap, "computed in bf16: no weight of %s is above %.2g, f16 is coarse below %.2g", p->name,
+                     x.most, MOST_MIN);
         dr_free(w);
     }
     return s;
@@ -80,7 +91,7 @@ dr_status dr_range_engine(dr_engine *e, const dr_st *f, dr_generator_config cfg,
     if (e->precision != DR_PREC_F16) return DR_OK;
     dr_status s = dr_generator_init(&g, cfg, NULL, false, err); /* names and shapes */
     if (s) return s;
-    s = look(f, &g.params, note, cap, err);
+    s = look(f, &g, note, cap, err);
     dr_generator_done(&g);
     if (!s && *note) s = wide_engine(e, err);
     if (!s && *note) *ret = e->wide;

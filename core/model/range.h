@@ -1,17 +1,18 @@
 /* range.h - what an engine that computes in IEEE half (DR_PREC_F16) does with what does not fit into it.
  *
  * f16 ends at 65504. Three things keep that from being seen in a picture:
- *   - Weights are looked at when they are loaded. Where the weights of one output of a convolution add up to more than
- *     4096 in magnitude (its inputs are normalised: at 16 deviations each it would reach the end), the model is loaded
- *     onto a second engine on the same device that computes in bf16, which has f32's range. There is no lower limit:
- *     subnormal halves are 6e-8 apart, and instance norm multiplies by 316 at most (1/sqrt(eps)), so that what small
- *     weights and small results lose stays below f16's own rounding of normalised values.
+ *   - Weights are looked at when they are loaded. A model goes onto a second engine on the same device that computes in
+ *     bf16, which has f32's range, where the weights of one output of a convolution add up to more than 4096 in
+ * magnitude (its inputs are normalised: at 16 deviations each it would reach the end), or where the largest weight of a
+ *     convolution in front of a norm is below 2^-14 (from there on halves lose digits: 6e-8 apart, whatever their size;
+ *     the norm would bring that up again). The last convolution may be as small as it likes: nothing makes it larger.
  *   - A value that becomes too large in a run is infinite from there on (kern.h), its channel's mean and deviation are
  *     NaN, all values of the channel are, and by the next convolution all of the picture. The last convolution has no
  *     norm behind it: what overflows there becomes NaN in the few pixels that read it. So every value of the output is
  *     looked at, on the device.
  *   - A picture whose output is not all numbers is run again with the same weights in bf16, and counted. If that has
- *     NaN too, it is the network: f32 would say the same.
+ *     NaN too, it is the network: f32 would say the same. What a picture is computed in follows from it and the weights
+ *     alone, not from what was run before.
  * Engines in f32 and bf16, and the CPU, have nothing to look at. */
 #ifndef DR_MODEL_RANGE_H
 #define DR_MODEL_RANGE_H

@@ -119,10 +119,20 @@ static void middle(dr_generator *g, int conv, float v) {
     for (int i = 0; i < n; i++) p->value[(i * k + k / 2) * k + k / 2] = v;
 }
 
-typedef enum kind { WEIGHTS, VALUES, LAST, PLAIN } kind;
+/* So that the largest is `most`. */
+static void scale(dr_generator *g, int conv, float most) {
+    dr_param *p = &g->params.p[conv];
+    float now = 0;
+    for (size_t i = 0; i < dr_param_count(p); i++) now = fmaxf(now, fabsf(p->value[i]));
+    for (size_t i = 0; i < dr_param_count(p); i++) p->value[i] *= most / now;
+}
+
+typedef enum kind { PLAIN, SMALL, FAINT, TINY, WEIGHTS, VALUES, LAST } kind;
 
 /* Weights in which one thing is too much for f16:
  * WEIGHTS the second convolution is 1000 times as large, which the norm behind it takes away again
+ * TINY    its largest weight is 5e-5; SMALL: 7e-5
+ * FAINT   the largest weight of the last convolution is 1e-6
  * VALUES  its weights add up to 4080 at every output, all in one place: 64 x 64 pixels with a spike give 261120
  * LAST    the network lets a spike through, and the last convolution multiplies it by 2032 in one row of its window
  *         and by -2032 in the next. */
@@ -134,9 +144,10 @@ static dr_status craft(kind what, uint64_t seed) {
     if (s) return s;
     s = dr_generator_init(&g, (dr_generator_config){16, 1, 0}, be, false, &err);
     if (!s) s = dr_params_init_xavier(&g.params, seed, "x", 1.0, &err);
-    if (!s && what == WEIGHTS)
-        for (size_t i = 0, n = dr_param_count(&g.params.p[g.down[0]]); i < n; i++)
-            g.params.p[g.down[0]].value[i] *= 1000;
+    if (!s && what == WEIGHTS) scale(&g, g.down[0], 117);
+    if (!s && what == TINY) scale(&g, g.down[0], 5e-5f);
+    if (!s && what == SMALL) scale(&g, g.down[0], 7e-5f);
+    if (!s && what == FAINT) scale(&g, g.conv_out, 1e-6f);
     if (!s && (what == VALUES || what == LAST)) middle(&g, g.conv_in, 1);
     if (!s && what == VALUES) middle(&g, g.down[0], 255);
     if (!s && what == LAST) {
@@ -203,8 +214,8 @@ TEST(picture_of_the_device_check) {
     CHECK_MSG(psnr[0] >= psnr[1] + 6, "f16 is no better than bf16");
 }
 
-TEST(weights_beyond_f16_are_computed_in_bf16) {
-    CHECK_MSG(!craft(WEIGHTS, 3), "%s", err.text);
+static void computed_in_bf16(kind what) {
+    CHECK_MSG(!craft(what, 3), "%s", err.text);
     file in = painted(64, 48), want = reference(path, in);
     rig r, other;
     double psnr = 0;
@@ -228,6 +239,46 @@ TEST(weights_beyond_f16_are_computed_in_bf16) {
     unlink(path);
     CHECK_MSG(!s && told && as_asked, "%s", err.text);
     CHECK_MSG(!reran && most >= 0 && psnr >= 35, "%d levels, %.1f dB", most, psnr);
+}
+
+TEST(weights_too_large_for_f16_are_computed_in_bf16) {
+    computed_in_bf16(WEIGHTS);
+}
+TEST(weights_too_small_for_f16_are_computed_in_bf16) {
+    computed_in_bf16(TINY);
+}
+
+/* Halves that lose digits are not far: at this size they have them. A last convolution that is smaller still loses what
+ * nobody sees. */
+TEST(small_weights_stay_in_f16) {
+    enum { N = 3 * 48 * 48 };
+    double off[3] = {0}, size[3] = {0};
+    bool f16 = true;
+    dr_status s = DR_OK;
+    for (int k = PLAIN; k <= FAINT && !s; k++) {
+        rig gpu, cpu;
+        float *x = calloc(3 * N, sizeof *x), *a = x + N, *b = x + 2 * N;
+        for (int i = 0; i < N; i++) x[i] = (float)sin(i * 0.37) * 0.8f;
+        s = craft((kind)k, 3);
+        const dr_status t = rig_open(&cpu, "cpu", NULL, false, path), u = rig_open(&gpu, "cuda", NULL, false, path);
+        if (!s) s = t ? t : u;
+        f16 = f16 && !s && !strcmp(dr_model_precision(gpu.m), "f16");
+        if (!s) s = dr_model_forward(gpu.m, x, 48, 48, a, &err);
+        if (!s) s = dr_model_forward(cpu.m, x, 48, 48, b, &err);
+        for (int i = 0; i < N; i++) {
+            off[k] += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+            size[k] += (double)b[i] * (double)b[i];
+        }
+        rig_close(&gpu);
+        rig_close(&cpu);
+        free(x);
+    }
+    unlink(path);
+    const double plain = sqrt(off[0] / size[0]), small = sqrt(off[1] / size[1]), faint = sqrt(off[2] / N);
+    printf("# relative distance %.2g, with small weights %.2g; with a faint last layer %.2g of 1\n", plain, small,
+           faint);
+    CHECK_MSG(!s && f16, "%s", err.text);
+    CHECK(plain < 5e-3 && small < 2 * plain && faint < 1e-6 && size[2] > 0);
 }
 
 /* what, with a spike of side x side pixels: found, computed again, near the CPU; a picture without one is not. */
