@@ -25,7 +25,8 @@ dr_status dr_fallback_open(const dr_model *m, dr_engine *e, dr_model **ret, dr_e
     if (s) return s;
     if (strcmp(same->info.sha256, m->info.sha256)) {
         dr_model_close(same);
-        return dr_fail(err, DR_CORRUPT, "the weights of %s are needed once more, and it holds other weights now", m->path);
+        return dr_fail(err, DR_CORRUPT, "the weights of %s are needed once more, and it holds other weights now",
+                       m->path);
     }
     *ret = same;
     return DR_OK;
