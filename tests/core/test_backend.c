@@ -66,7 +66,13 @@ static dr_status no_replay(dr_backend *be, const dr_slot *recording, bool *ret_d
     return DR_OK;
 }
 
-/* Whichever pointer is cleared in a table that has everything, the check must see it. */
+/* From info on, each entry may be missing on its own. */
+static bool is_free(size_t at) {
+    return at == offsetof(dr_backend_ops, info) || at == offsetof(dr_backend_ops, pace) ||
+           at == offsetof(dr_backend_ops, trim) || at == offsetof(dr_backend_ops, tune);
+}
+
+/* Whichever other pointer is cleared in a table that has everything, the check must see it. */
 TEST(sees_every_single_pointer) {
     size_t first = offsetof(dr_backend_ops, open), step = sizeof(void (*)(void));
     for (size_t at = first; at < sizeof(dr_backend_ops); at += step) {
@@ -79,7 +85,7 @@ TEST(sees_every_single_pointer) {
         t.replay = no_replay;
         CHECK_MSG(!check(&t, &err), "%s", err.text);
         memset((char *)&t + at, 0, step);
-        CHECK_MSG(check(&t, &err) == DR_BACKEND, "the pointer at offset %zu", at);
+        CHECK_MSG(check(&t, &err) == (is_free(at) ? DR_OK : DR_BACKEND), "the pointer at offset %zu", at);
     }
 }
 
