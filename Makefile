@@ -168,6 +168,9 @@ $(B)/cusim/%.o: %.c $(B)/flags
 	$(CC) $(filter-out -I$(CUDA_HOME)/include,$(ALL_CFLAGS)) -DDR_CUSIM -Itests/cusim/include -MMD -MP -c -o $@ $<
 $(B)/cusim/derain-cuda.so: $(EMU_C:%.c=$(B)/cusim/%.o) $(call sim_objs,cusim)
 	$(CXX) $(ALL_LDFLAGS) -shared -Wl,-z,defs -o $@ $^ -lm -lpthread
+# a step on the module against the CPU backend that rounds as the module does
+$(B)/tests/cuda/test_parity_step: $(B)/tests/cuda/test_parity_step.o $(B)/tests/cuda/rounded.o $(LIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(LIBS) -Wl,--end-group $(LIBS_server) $(LIBS_client) $(LIBS_db) $(LIBS_core)
 PARITY := $(patsubst tests/cuda/%.c,$(B)/tests/cuda/%,$(filter-out tests/cuda/test_conv_%,$(wildcard tests/cuda/test_*.c)))
 TESTS  += $(PARITY)
 test-run: $(B)/cusim/derain-cuda.so
