@@ -23,6 +23,7 @@ static void losses_of(const json_t *data, char *ret, size_t cap) {
     *ret = 0;
     json_object_foreach((json_t *)(uintptr_t)data, key, v) {
         if (!strcmp(key, "step") || !strcmp(key, "lr_factor") || !strcmp(key, "seconds_per_step")) continue;
+        if (!strcmp(key, "skipped") && !json_integer_value(v)) continue;
         if (json_is_number(v) && n < cap)
             n += (size_t)snprintf(ret + n, cap - n, "%s%.24s %.3g", n ? "  " : "", key, json_number_value(v));
     }

@@ -58,11 +58,19 @@ void dr_trainer_close(dr_trainer *t);
 typedef struct dr_train_metrics {
     int64_t step, steps;                   /* done, planned */
     double lr_factor, seconds;             /* of this step's schedule; seconds of the step */
+    bool skipped;                          /* the step, or its second half, was left out: no losses */
+    const char *not_finite;                /* then: the loss ("adv_A"), or the net ("G_A") of the gradient; static */
+    int64_t n_skipped;                     /* steps left out so far, over all lives of the training */
     int n;                                 /* losses */
     const char *name[DR_TRAIN_LOSSES_MAX]; /* static texts: "adv_A", "nce_1", ... in METHOD.md's words */
     double value[DR_TRAIN_LOSSES_MAX];
 } dr_train_metrics;
+/* A step with a loss or gradient that is not finite teaches nothing (core/train/step.h says what stays as it was): it
+ * is counted, and the next batch has its turn. Errors: CORRUPT "diverged" where 10 in a row, or 16 of the last 64, were
+ * left out; then only the close is left, and the last checkpoint is from before or counts them too. Others as they
+ * come. */
 DR_MUSTUSE dr_status dr_trainer_step(dr_trainer *t, dr_train_metrics *ret, dr_error *err);
+int64_t dr_trainer_skipped(const dr_trainer *t); /* steps left out so far */
 /* `between` is asked between the ops of every step and sheet: while it does not return, nothing of this training runs,
  * and the result does not depend on it. False breaks the step off (CANCELLED); such a trainer can only be closed. NULL
  * = not asked. */

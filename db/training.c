@@ -8,7 +8,7 @@
 typedef struct train_req {
     db_req base;
     char id[DB_ID];
-    int64_t epoch, step;
+    int64_t epoch, step, skipped;
     const db_training_note *note;
     const db_checkpoint *checkpoint;
     double value;
@@ -74,13 +74,16 @@ static dr_status progress_run(db_store *db, db_conn *c, db_req *base, dr_error *
     db_bind_text(&q, 1, r->id);
     db_bind_f64(&q, 2, n->steps > 0 ? (double)n->step / (double)n->steps : 0);
     if ((s = db_run(&q))) return s;
-    q = db_sql(c, "UPDATE trainings SET step = ?2, steps = ?3, seconds = ?4, seconds_per_step = ?5 WHERE job_id = ?1",
+    q = db_sql(c,
+               "UPDATE trainings SET step = ?2, steps = ?3, seconds = ?4, seconds_per_step = ?5, skipped = ?6"
+               " WHERE job_id = ?1",
                err);
     db_bind_text(&q, 1, r->id);
     db_bind_i64(&q, 2, n->step);
     db_bind_i64(&q, 3, n->steps);
     db_bind_f64(&q, 4, n->seconds);
     db_bind_f64(&q, 5, n->seconds_per_step);
+    db_bind_i64(&q, 6, n->skipped);
     if ((s = db_run(&q)) || !n->metrics_json) return s;
     q = db_sql(c, "INSERT OR REPLACE INTO train_metrics VALUES (?1, ?2, " DB_NOW ", ?3)", err);
     db_bind_text(&q, 1, r->id);
@@ -202,7 +205,7 @@ static dr_status rewind_run(db_store *db, db_conn *c, db_req *base, dr_error *er
     db_bind_i64(&q, 2, r->step);
     if ((s = db_run(&q))) return s;
     q = db_sql(c,
-               "UPDATE trainings SET step = ?2, seconds = ?3,"
+               "UPDATE trainings SET step = ?2, seconds = ?3, skipped = ?4,"
                " (best_step, best_score) = (SELECT coalesce(max(step), -1), coalesce(score, 0) FROM ("
                "SELECT step, score FROM train_checkpoints WHERE job_id = ?1 AND score IS NOT NULL"
                " ORDER BY score DESC, step LIMIT 1)) WHERE job_id = ?1",
@@ -210,11 +213,13 @@ static dr_status rewind_run(db_store *db, db_conn *c, db_req *base, dr_error *er
     db_bind_text(&q, 1, r->id);
     db_bind_i64(&q, 2, r->step);
     db_bind_f64(&q, 3, r->value);
+    db_bind_i64(&q, 4, r->skipped);
     return db_run(&q);
 }
 
-dr_status db_training_rewind(db_store *db, const char *id, int64_t epoch, int64_t step, double seconds, dr_error *err) {
-    train_req r = {.step = step, .value = seconds};
+dr_status db_training_rewind(db_store *db, const char *id, int64_t epoch, int64_t step, int64_t skipped, double seconds,
+                             dr_error *err) {
+    train_req r = {.step = step, .skipped = skipped, .value = seconds};
     return call(db, &r, id, epoch, rewind_run, err);
 }
 
@@ -408,7 +413,7 @@ dr_status db_training_get(db_store *db, const char *id, db_training *ret, dr_err
     if (s) return s;
     db_stmt q = db_sql(c,
                        "SELECT dataset, step, steps, seconds, seconds_per_step, pause_requested, best_step, best_score,"
-                       " version"
+                       " version, skipped"
                        " FROM trainings WHERE job_id = ?1",
                        err);
     db_bind_text(&q, 1, id);
@@ -423,6 +428,7 @@ dr_status db_training_get(db_store *db, const char *id, db_training *ret, dr_err
         t.best_step = db_i64(&q, 6);
         t.best_score = db_f64(&q, 7);
         t.version = db_i64(&q, 8);
+        t.skipped = db_i64(&q, 9);
     }
     s = db_end(&q);
     if (!s && !found) s = db_job_missing(c, id, err);

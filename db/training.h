@@ -18,6 +18,7 @@ typedef struct db_training {
     int64_t best_step; /* -1 = no evaluation yet */
     double best_score;
     int64_t version; /* of the model that it made; 0 = none yet */
+    int64_t skipped; /* steps left out since something in them was not finite */
 } db_training;
 DR_MUSTUSE dr_status db_training_get(db_store *db, const char *id, db_training *ret, dr_error *err);
 
@@ -25,7 +26,7 @@ DR_MUSTUSE dr_status db_training_get(db_store *db, const char *id, db_training *
 
 /* One transaction: how far it is, and where metrics_json is given a row of metrics and a `metric` event with it. */
 typedef struct db_training_note {
-    int64_t step, steps;
+    int64_t step, steps, skipped;
     double seconds, seconds_per_step;
     const char *metrics_json; /* object of numbers, or NULL */
 } db_training_note;
@@ -49,9 +50,10 @@ DR_MUSTUSE dr_status db_training_checkpoint_drop(db_store *db, const char *id, i
 /* The score of the evaluation at a step, with an event; becomes the best where better is set. */
 DR_MUSTUSE dr_status db_training_score(db_store *db, const char *id, int64_t epoch, int64_t step, double score,
                                        bool better, dr_error *err);
-/* The training goes on from `step`: forget metrics, scores and checkpoints behind it. seconds: spent up to there. */
-DR_MUSTUSE dr_status db_training_rewind(db_store *db, const char *id, int64_t epoch, int64_t step, double seconds,
-                                        dr_error *err);
+/* The training goes on from `step`: forget metrics, scores and checkpoints behind it. skipped, seconds: left out, spent
+ * up to there. */
+DR_MUSTUSE dr_status db_training_rewind(db_store *db, const char *id, int64_t epoch, int64_t step, int64_t skipped,
+                                        double seconds, dr_error *err);
 
 /* What it made is registered as this version. */
 DR_MUSTUSE dr_status db_training_made(db_store *db, const char *id, int64_t epoch, int64_t version, dr_error *err);

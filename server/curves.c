@@ -41,7 +41,9 @@ static bool read_table(const db_metric_page *p, table *t) {
         const char *key;
         t->step[i] = p->rows[i].step;
         json_object_foreach(o, key, v) {
-            column *c = strcmp(key, "step") && json_is_number(v) ? column_of(t, key) : NULL;
+            if (!strcmp(key, "step") || !json_is_number(v)) continue;
+            if (!strcmp(key, "skipped") && !json_integer_value(v)) continue; /* a panel only where there are some */
+            column *c = column_of(t, key);
             if (c) c->y[i] = json_number_value(v);
         }
         json_decref(o);

@@ -52,10 +52,10 @@ static json_t *training(srv_app *app, const db_job *job, json_t **ret_eta) {
     }
     json_t *best = t.best_step < 0 ? json_null()
                                    : json_pack("{s:I, s:f}", "step", (json_int_t)t.best_step, "psnr_y", t.best_score);
-    return json_pack("{s:s, s:I, s:o, s:f, s:f, s:b, s:o, s:o, s:o}", "dataset", t.dataset, "step", (json_int_t)t.step,
-                     "steps", int_or_null(t.steps), "seconds", t.seconds, "seconds_per_step", t.seconds_per_step,
-                     "pause_requested", (int)t.pause_requested, "best", best, "version", int_or_null(t.version),
-                     "params", parsed(job->params_json));
+    return json_pack("{s:s, s:I, s:o, s:I, s:f, s:f, s:b, s:o, s:o, s:o}", "dataset", t.dataset, "step",
+                     (json_int_t)t.step, "steps", int_or_null(t.steps), "skipped", (json_int_t)t.skipped, "seconds",
+                     t.seconds, "seconds_per_step", t.seconds_per_step, "pause_requested", (int)t.pause_requested,
+                     "best", best, "version", int_or_null(t.version), "params", parsed(job->params_json));
 }
 
 static json_t *input(const db_job *job) {

@@ -29,6 +29,8 @@ static const struct {
                           "pictures computed again in bf16, since f16 could not hold their values"},
     [SRV_TRAIN_PREEMPTIONS] = {"derain_training_preemptions_total", "times that a training stood still for a picture"},
     [SRV_TRAIN_STEPS] = {"derain_training_steps_total", "optimisation steps made"},
+    [SRV_TRAIN_SKIPPED] = {"derain_training_steps_skipped_total",
+                           "of these left out since a loss or a gradient was not finite"},
 };
 
 void srv_hist_add(srv_hist *h, double seconds) {

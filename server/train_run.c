@@ -20,7 +20,6 @@
 #include "server/commands.h"
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -41,8 +40,8 @@ typedef struct run {
     int64_t n_sum, steps; /* steps: planned, known from the first step on */
     double pace;          /* seconds a step, smoothed */
     double best_psnr, best_gain;
-    int64_t best_step; /* -1 = no evaluation yet */
-    bool tty;
+    int64_t best_step;     /* -1 = no evaluation yet */
+    bool tty, csv_skipped; /* csv_skipped: metrics.csv has that column */
     int64_t talked_ns;
 } run;
 
@@ -95,6 +94,16 @@ static void talk_progress(run *r, const dr_train_metrics *m) {
     }
 }
 
+/* The first, and whenever there are twice as many. */
+static void tell_skipped(const run *r, const dr_train_metrics *m) {
+    if (m->n_skipped & (m->n_skipped - 1)) return;
+    clear_line(r);
+    fprintf(stderr,
+            "deraind train: step %" PRId64 " was left out: %s is not finite there; %" PRId64 " of %" PRId64
+            " so far; training goes on\n",
+            m->step, m->not_finite, m->n_skipped, m->step);
+}
+
 static void warn(const run *r, const char *doing, const dr_error *err) {
     clear_line(r);
     fprintf(stderr, "deraind train: %s: %s; training goes on\n", doing,
@@ -138,6 +147,17 @@ static dr_status keep_rows(const char *path, int64_t step, void (*line)(const ch
     return s;
 }
 
+/* Does the first line of a file that is there end in this column? Files of earlier versions have fewer. */
+static bool has_column(const char *path, const char *last) {
+    char head[2048];
+    FILE *f = fopen(path, "r");
+    const char *comma = f && fgets(head, sizeof head, f) ? strrchr(head, ',') : NULL;
+    const size_t n = strlen(last);
+    const bool there = comma && !strncmp(comma + 1, last, n) && comma[1 + n] == '\n';
+    if (f) fclose(f);
+    return there;
+}
+
 /* eval.csv: step,input,output,gain,... */
 static void note_eval_row(const char *row, void *arg) {
     run *r = arg;
@@ -170,29 +190,37 @@ static dr_status open_csv(run *r, dr_error *err) {
     } else if ((unlink(r->metrics) && errno != ENOENT) || (unlink(r->evals) && errno != ENOENT)) {
         return dr_fail_errno(err, errno, "remove", r->metrics);
     }
+    r->csv_skipped = has_column(r->metrics, "skipped");
     r->csv = fopen(r->metrics, "a");
     if (!r->csv || fseeko(r->csv, 0, SEEK_END)) return dr_fail_errno(err, errno, "open", r->metrics);
     return DR_OK;
 }
 
-/* Means over the steps since the last row. A full disk costs rows, not the training. */
+/* Means over the steps since the last row that were not left out; no row where all were. A full disk costs rows, not
+ * the training. */
 static void log_step(run *r, const dr_train_metrics *m) {
-    if (r->n_sum == 0 || r->sum.n != m->n) {
-        r->sum = (dr_train_metrics){.n = m->n};
-        r->n_sum = 0;
+    if (!m->skipped) {
+        if (r->n_sum == 0 || r->sum.n != m->n) {
+            r->sum = *m;
+            r->sum.seconds = 0;
+            for (int i = 0; i < m->n; i++) r->sum.value[i] = 0;
+            r->n_sum = 0;
+        }
+        r->sum.seconds += m->seconds;
+        for (int i = 0; i < m->n; i++) r->sum.value[i] += m->value[i];
+        r->n_sum++;
     }
-    r->sum.seconds += m->seconds;
-    for (int i = 0; i < m->n; i++) r->sum.value[i] += m->value[i];
-    r->n_sum++;
-    if (m->step % r->w.log_every && m->step < m->steps) return;
+    if ((m->step % r->w.log_every && m->step < m->steps) || !r->n_sum) return;
     if (ftello(r->csv) == 0) {
         fprintf(r->csv, "step,lr_factor,seconds_per_step");
-        for (int i = 0; i < m->n; i++) fprintf(r->csv, ",%s", m->name[i]);
-        fprintf(r->csv, "\n");
+        for (int i = 0; i < r->sum.n; i++) fprintf(r->csv, ",%s", r->sum.name[i]);
+        fprintf(r->csv, ",skipped\n");
+        r->csv_skipped = true;
     }
     double n = (double)r->n_sum;
     fprintf(r->csv, "%" PRId64 ",%.6g,%.6g", m->step, m->lr_factor, r->sum.seconds / n);
-    for (int i = 0; i < m->n; i++) fprintf(r->csv, ",%.9g", r->sum.value[i] / n);
+    for (int i = 0; i < r->sum.n; i++) fprintf(r->csv, ",%.9g", r->sum.value[i] / n);
+    if (r->csv_skipped) fprintf(r->csv, ",%" PRId64, m->n_skipped);
     fprintf(r->csv, "\n");
     if (fflush(r->csv)) clearerr(r->csv);
     r->n_sum = 0;
@@ -309,17 +337,6 @@ static void finish(run *r) {
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) dr_free(paths[i]);
 }
 
-static bool finite_losses(const dr_train_metrics *m, dr_error *err) {
-    for (int i = 0; i < m->n; i++)
-        if (!isfinite(m->value[i])) {
-            (void)dr_fail(err, DR_INTERNAL,
-                          "loss %s is not finite at step %" PRId64 "; the files of the last save are kept", m->name[i],
-                          m->step);
-            return false;
-        }
-    return true;
-}
-
 static dr_status train(run *r, dr_error *err) {
     const srv_train_wishes *w = &r->w;
     bool has_eval = r->o.eval_rainy != NULL;
@@ -330,9 +347,9 @@ static dr_status train(run *r, dr_error *err) {
         int64_t t0 = dr_clock_ns();
         dr_status s = dr_trainer_step(r->t, &m, err);
         if (s) return s;
-        if (!finite_losses(&m, err)) return DR_INTERNAL;
         double took = (double)(dr_clock_ns() - t0) * 1e-9;
         r->pace = r->pace > 0 ? 0.95 * r->pace + 0.05 * took : took;
+        if (m.skipped) tell_skipped(r, &m);
         log_step(r, &m);
         talk_progress(r, &m);
         r->steps = m.steps;
@@ -377,6 +394,7 @@ static void sum_up(const run *r) {
     int64_t at = dr_trainer_at(r->t);
     printf("%s: %" PRId64 " steps done", r->o.out, at);
     if (r->steps > at) printf(" of %" PRId64, r->steps);
+    if (dr_trainer_skipped(r->t) > 0) printf(", %" PRId64 " left out as not finite", dr_trainer_skipped(r->t));
     if (r->best_step >= 0)
         printf("; best at step %" PRId64 ": PSNR-Y %.3f dB (%+.3f)", r->best_step, r->best_psnr, r->best_gain);
     printf("\n");

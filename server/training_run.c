@@ -163,7 +163,9 @@ static dr_status prepare(srv_run *r, dr_error *err) {
     if (!s) s = srv_training_prepare(app, r->job->id, r->p.dataset, r->p.eval_pictures, &r->n_pairs, err);
     if (!s && !r->n_pairs) s = make_pairs(r, err);
     if (!s) s = open_trainer(r, err);
-    if (!s) s = db_training_rewind(app->db, r->job->id, r->job->epoch, dr_trainer_at(r->t), r->seconds, err);
+    if (!s)
+        s = db_training_rewind(app->db, r->job->id, r->job->epoch, dr_trainer_at(r->t), dr_trainer_skipped(r->t),
+                               r->seconds, err);
     if (!s) s = db_training_get(app->db, r->job->id, &row, err);
     if (s) return s;
     srv_training_tidy(app, r->job->id);
@@ -329,6 +331,7 @@ static dr_status steps(srv_run *r, dr_error *err) {
         srv_gate_end(r->app->gate);
         if (s) return s;
         srv_count(&r->app->tele, SRV_TRAIN_STEPS, 1);
+        if (m.skipped) srv_count(&r->app->tele, SRV_TRAIN_SKIPPED, 1);
         srv_run_add_up(r, &m);
         srv_run_note(r, &m, m.step % p->metric_every == 0 || m.step == m.steps);
         if (m.step % p->sample_every == 0 || m.step == m.steps) sheet(r);

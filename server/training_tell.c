@@ -63,15 +63,20 @@ void srv_run_note(srv_run *r, const dr_train_metrics *m, bool with_metrics) {
     if (o) {
         json_object_set_new(o, "step", json_integer(m->step));
         json_object_set_new(o, "lr_factor", json_real(m->lr_factor));
-        json_object_set_new(o, "seconds_per_step", json_real(r->sum.seconds / (double)r->n_sum));
-        for (int i = 0; i < r->sum.n; i++)
+        json_object_set_new(o, "seconds_per_step", json_real(r->n_sum ? r->sum.seconds / (double)r->n_sum : r->pace));
+        for (int i = 0; i < r->sum.n && r->n_sum; i++)
             json_object_set_new(o, r->sum.name[i], json_real(r->sum.value[i] / (double)r->n_sum));
+        json_object_set_new(o, "skipped", json_integer(m->n_skipped));
         text = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9));
         json_decref(o);
         r->n_sum = 0;
     }
-    const db_training_note n = {
-        .step = m->step, .steps = m->steps, .seconds = r->seconds, .seconds_per_step = r->pace, .metrics_json = text};
+    const db_training_note n = {.step = m->step,
+                                .steps = m->steps,
+                                .skipped = m->n_skipped,
+                                .seconds = r->seconds,
+                                .seconds_per_step = r->pace,
+                                .metrics_json = text};
     dr_status s = db_training_progress(r->app->db, r->job->id, r->job->epoch, &n, &err);
     free(text);
     if (s) {
@@ -86,10 +91,22 @@ void srv_run_note(srv_run *r, const dr_train_metrics *m, bool with_metrics) {
     srv_park_wake_key(r->app->watch, r->job->id);
 }
 
+/* The first, and whenever there are twice as many: at worst a quarter of all steps. */
+static void tell_skipped(srv_run *r, const dr_train_metrics *m) {
+    char text[200];
+    if (m->n_skipped & (m->n_skipped - 1)) return;
+    snprintf(text, sizeof text,
+             "step %lld was left out: %s is not finite there; %lld of %lld so far. Too many of them end the training",
+             (long long)m->step, m->not_finite, (long long)m->n_skipped, (long long)m->step);
+    srv_run_tell(r, "warn", "step_skipped", text);
+}
+
 void srv_run_add_up(srv_run *r, const dr_train_metrics *m) {
     const char *code = NULL;
     char text[400];
-    if (r->n_sum == 0 || r->sum.n != m->n) {
+    if (m->skipped) {
+        tell_skipped(r, m);
+    } else if (r->n_sum == 0 || r->sum.n != m->n) {
         r->sum = *m;
         r->n_sum = 1;
     } else {
@@ -100,5 +117,5 @@ void srv_run_add_up(srv_run *r, const dr_train_metrics *m) {
     r->seconds += m->seconds;
     r->pace = r->pace > 0 ? 0.95 * r->pace + 0.05 * m->seconds : m->seconds;
     r->steps = m->steps;
-    if (srv_training_watch_step(&r->watch, m, &code, text)) srv_run_tell(r, "warn", code, text);
+    if (!m->skipped && srv_training_watch_step(&r->watch, m, &code, text)) srv_run_tell(r, "warn", code, text);
 }

@@ -1,5 +1,5 @@
 /* training_watch.h - looks at the losses of a training for the ways in which such trainings go wrong: says once what
- * was seen and what to try. It ends nothing; a loss that is not finite ends a training by itself ("diverged"). */
+ * was seen and what to try. It ends nothing; losses that are not finite end a training by themselves ("diverged"). */
 #ifndef SRV_TRAINING_WATCH_H
 #define SRV_TRAINING_WATCH_H
 

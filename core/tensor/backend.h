@@ -290,6 +290,9 @@ void dr_slot_clear(dr_slot *s);
 
 /* Tests only: the n-th table call from now fails with DR_BACKEND (0 = never). */
 void dr_backend_fail_after(long n);
+/* Tests only: of the values of losses (nce, gan, l1, freq) that are computed from now, `count` from the n-th on come
+ * out as NaN (n 0 = none). */
+void dr_backend_poison(long n, long count);
 
 #include "core/tensor/be.h" /* the dr_be_*() wrappers */
 

@@ -1,12 +1,27 @@
 /* be.c - the wrappers around a backend's table: shapes asserted, faults injected, nothing else. */
 #include "core/tensor/be.h"
 #include <assert.h>
+#include <math.h>
 #include <stdatomic.h>
 
 static atomic_long fail_after; /* 0 = no fault wanted */
+static atomic_long poison_at;  /* losses until the first that is poisoned; the last one is at 1 - poison_count */
+static atomic_long poison_count;
 
 void dr_backend_fail_after(long n) {
     fail_after = n;
+}
+
+void dr_backend_poison(long n, long count) {
+    poison_count = n > 0 ? count : 0;
+    poison_at = n;
+}
+
+/* The value of a loss as the entry has left it, or spoiled by a test. */
+static dr_status spoiled(dr_backend *be, dr_status s, dr_tensor loss, dr_error *err) {
+    if (s || poison_count <= 0) return s;
+    const long at = atomic_fetch_sub(&poison_at, 1);
+    return at <= 1 && at > 1 - poison_count ? be->ops->fill(be, NAN, loss, err) : DR_OK;
 }
 
 static bool is_fault(void) {
@@ -303,7 +318,7 @@ dr_status dr_be_nce(dr_backend *be, int groups, float temperature, dr_tensor q, 
                     dr_error *err) {
     assert(is_nce(groups, temperature, q, k) && is_scalar(loss));
     ENTER(nce);
-    return be->ops->nce(be, groups, temperature, q, k, loss, err);
+    return spoiled(be, be->ops->nce(be, groups, temperature, q, k, loss, err), loss, err);
 }
 
 dr_status dr_be_nce_bwd(dr_backend *be, int groups, float temperature, dr_tensor q, dr_tensor k, float g, dr_tensor dq,
@@ -316,7 +331,7 @@ dr_status dr_be_nce_bwd(dr_backend *be, int groups, float temperature, dr_tensor
 dr_status dr_be_gan(dr_backend *be, dr_gan_loss mode, dr_tensor s, dr_tensor loss, dr_error *err) {
     assert(ok(s) && is_scalar(loss));
     ENTER(gan);
-    return be->ops->gan(be, mode, s, loss, err);
+    return spoiled(be, be->ops->gan(be, mode, s, loss, err), loss, err);
 }
 
 dr_status dr_be_gan_bwd(dr_backend *be, dr_gan_loss mode, dr_tensor s, float g, dr_tensor ds, dr_error *err) {
@@ -328,7 +343,7 @@ dr_status dr_be_gan_bwd(dr_backend *be, dr_gan_loss mode, dr_tensor s, float g, 
 dr_status dr_be_l1(dr_backend *be, dr_tensor a, dr_tensor b, dr_tensor loss, dr_error *err) {
     assert(same(a, b) && is_scalar(loss));
     ENTER(l1);
-    return be->ops->l1(be, a, b, loss, err);
+    return spoiled(be, be->ops->l1(be, a, b, loss, err), loss, err);
 }
 
 dr_status dr_be_l1_bwd(dr_backend *be, dr_tensor a, dr_tensor b, float g, dr_tensor da, dr_error *err) {
@@ -345,7 +360,7 @@ static bool is_spectral(dr_tensor a, dr_tensor b) {
 dr_status dr_be_freq(dr_backend *be, dr_tensor a, dr_tensor b, dr_tensor loss, dr_error *err) {
     assert(is_spectral(a, b) && is_scalar(loss));
     ENTER(freq);
-    return be->ops->freq(be, a, b, loss, err);
+    return spoiled(be, be->ops->freq(be, a, b, loss, err), loss, err);
 }
 
 dr_status dr_be_freq_bwd(dr_backend *be, dr_tensor a, dr_tensor b, float g, dr_tensor da, dr_error *err) {

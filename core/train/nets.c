@@ -87,6 +87,13 @@ dr_status dr_nets_zero_grad(dr_nets *m, dr_net n, dr_error *err) {
     return dr_params_zero_grad(dr_nets_params(m, n), err);
 }
 
+/* Mean |g - g|: the entry is there anyway, and the sum of zeros keeps what infinity - infinity gives. */
+dr_status dr_nets_check_grad(dr_nets *m, dr_net n, dr_tensor ret, dr_error *err) {
+    const dr_params *ps = dr_nets_params(m, n);
+    const dr_tensor g = flat(ps->grad, ps->floats);
+    return dr_be_l1(m->be, g, g, ret, err);
+}
+
 dr_status dr_nets_adam(dr_nets *m, dr_net n, const dr_adam_desc *d, dr_error *err) {
     dr_params *ps = dr_nets_params(m, n);
     return dr_be_adam(m->be, d, ps->floats, ps->value, ps->grad, m->adam_m[n], m->adam_v[n], err);

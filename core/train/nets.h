@@ -36,6 +36,8 @@ DR_MUSTUSE dr_status dr_nets_reset_ema(dr_nets *m, dr_error *err);
 void dr_nets_use_ema(dr_nets *m, bool on);
 
 DR_MUSTUSE dr_status dr_nets_zero_grad(dr_nets *m, dr_net n, dr_error *err);
+/* To ret (1,1,1,1): 0 where all gradients of the net are finite, else NaN. */
+DR_MUSTUSE dr_status dr_nets_check_grad(dr_nets *m, dr_net n, dr_tensor ret, dr_error *err);
 DR_MUSTUSE dr_status dr_nets_adam(dr_nets *m, dr_net n, const dr_adam_desc *d, dr_error *err);
 
 #endif

@@ -71,6 +71,18 @@ static bool meta_int(const dr_st *f, const char *key, int64_t *ret) {
     return v && dr_parse_i64(v, 0, INT64_MAX, ret);
 }
 
+/* Files that are older than this count have none. */
+static bool read_skips(const dr_st *f, int64_t step, dr_skips *ret) {
+    const char *all = dr_st_meta(f, "train.skipped"), *lately = dr_st_meta(f, "train.skipped_lately");
+    uint8_t raw[8];
+    *ret = (dr_skips){0};
+    if (!all && !lately) return true;
+    if (!all || !lately || !dr_parse_i64(all, 0, step, &ret->all)) return false;
+    if (strlen(lately) != 16 || !dr_unhex(lately, 8, raw)) return false;
+    for (int i = 0; i < 8; i++) ret->lately = ret->lately << 8 | raw[i];
+    return dr_skips_lately(ret) <= ret->all;
+}
+
 dr_status dr_state_options(const dr_st *f, dr_train_opts *o, char preset[32], dr_state_info *ret, dr_error *err) {
     const char *kind = dr_st_meta(f, "derain.kind"), *name = dr_st_meta(f, "train.preset");
     int64_t v, step;
@@ -107,7 +119,10 @@ dr_status dr_state_options(const dr_st *f, dr_train_opts *o, char preset[32], dr
     if (o->steps < 0) o->steps = v;
     text = dr_st_meta(f, "train.precision");
     if (!o->precision) o->precision = text && !strcmp(text, "bf16") ? "bf16" : "f32";
-    *ret = (dr_state_info){.step = step};
+    dr_skips skips;
+    if (!read_skips(f, step, &skips))
+        return dr_fail_as(err, DR_CORRUPT, "bad_checkpoint", "the checkpoint has no usable train.skipped");
+    *ret = (dr_state_info){.step = step, .skips = skips};
     text = dr_st_meta(f, "train.data");
     snprintf(ret->fingerprint, sizeof ret->fingerprint, "%s", text ? text : "");
     text = dr_st_meta(f, "train.device");
@@ -305,6 +320,8 @@ dr_status dr_state_save(dr_nets *m, const dr_image_pool *a, const dr_image_pool 
     dr_state_about(k.w, o, info->step, "checkpoint");
     dr_st_writer_meta(k.w, "train.data", info->fingerprint);
     dr_st_writer_meta(k.w, "train.device", info->device);
+    dr_st_writer_metaf(k.w, "train.skipped", "%lld", (long long)info->skips.all);
+    dr_st_writer_metaf(k.w, "train.skipped_lately", "%016llx", (unsigned long long)info->skips.lately);
     char prefix[64];
     for (dr_net n = 0; n < DR_NETS; n++) {
         dr_params *ps = dr_nets_params(m, n);

@@ -10,10 +10,12 @@
 #include "core/train/image_pool.h"
 #include "core/train/nets.h"
 #include "core/train/preset.h"
+#include "core/train/skips.h"
 
 /* What a checkpoint says about its run beside the tensors. */
 typedef struct dr_state_info {
     int64_t step;
+    dr_skips skips;
     char fingerprint[65]; /* of the data */
     char device[160];     /* backend, instruction set and threads */
 } dr_state_info;

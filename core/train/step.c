@@ -63,6 +63,12 @@ static dr_var input(work *w, dr_shape shape, const float *data, dr_error *err) {
     return dr_input(w->g, t, false);
 }
 
+static bool all_finite(const float *v, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(v[i])) return false;
+    return true;
+}
+
 /* The fake itself, detached, or what the pool gives in its place. */
 static dr_var pooled(work *w, dr_var fake, dr_image_pool *pool, dr_error *err) {
     if (!pool || !pool->size) return dr_detach(w->g, fake);
@@ -76,7 +82,9 @@ static dr_var pooled(work *w, dr_var fake, dr_image_pool *pool, dr_error *err) {
     dr_status s = dr_be_download(w->g->be, t, host, err);
     if (s) dr_graph_fail(w->g, s, "image pool");
     dr_var v = -1;
-    if (!s) {
+    if (!s && !all_finite(host, dr_shape_count(t.shape))) { /* it would come back in some later step */
+        v = dr_detach(w->g, fake);
+    } else if (!s) {
         dr_image_pool_query(pool, host, t.shape.n);
         v = input(w, t.shape, host, err);
     }
@@ -254,9 +262,7 @@ static dr_status read_terms(work *w, const terms *t, dr_train_metrics *ret, dr_e
         float v;
         dr_status s = dr_be_download(w->g->be, dr_var_tensor(w->g, t->var[i]), &v, err);
         if (s) return s;
-        if (!isfinite(v))
-            return dr_fail_as(err, DR_CORRUPT, "diverged", "loss %s is not finite at step %lld", t->name[i],
-                              (long long)w->step + 1);
+        if (!isfinite(v) && !ret->not_finite) ret->not_finite = t->name[i];
         if ((!ret->n || strcmp(ret->name[ret->n - 1], t->name[i])) && ret->n < DR_TRAIN_LOSSES_MAX) {
             ret->name[ret->n] = t->name[i];
             ret->value[ret->n++] = 0;
@@ -266,11 +272,33 @@ static dr_status read_terms(work *w, const terms *t, dr_train_metrics *ret, dr_e
     return DR_OK;
 }
 
+/* Names the first of the nets that has a gradient that is not finite, unless a loss was not. */
+static dr_status read_checks(work *w, const dr_tensor *check, const dr_net *nets, int n, dr_train_metrics *ret,
+                             dr_error *err) {
+    for (int i = 0; i < n; i++) {
+        float v;
+        dr_status s = dr_be_download(w->g->be, check[i], &v, err);
+        if (s) return s;
+        if (!isfinite(v) && !ret->not_finite) ret->not_finite = dr_net_name(nets[i]);
+    }
+    return DR_OK;
+}
+
+/* Gradients of the nets and all that decides whether they may learn from them; a device is waited for once, at the end.
+ */
 static dr_status optimise(work *w, const terms *t, const dr_net *nets, int n, dr_train_metrics *ret, dr_error *err) {
+    dr_tensor check[DR_NETS];
     dr_status s = dr_graph_status(w->g, err);
     for (int i = 0; i < n && !s; i++) s = dr_nets_zero_grad(w->m, nets[i], err);
-    if (!s) s = read_terms(w, t, ret, err);
     if (!s) s = dr_backward(w->g, t->var, t->weight, t->n, err);
+    for (int i = 0; i < n && !s; i++) {
+        s = dr_pool_tensor(&w->s->pool, (dr_shape){1, 1, 1, 1}, &check[i], err);
+        if (!s) s = dr_nets_check_grad(w->m, nets[i], check[i], err);
+    }
+    if (!s) s = read_terms(w, t, ret, err);
+    if (!s) s = read_checks(w, check, nets, n, ret, err);
+    ret->skipped = ret->not_finite != NULL;
+    if (ret->skipped) ret->n = 0;
     return s;
 }
 
@@ -302,6 +330,8 @@ dr_status dr_step_run(dr_step *s, int64_t step, double factor, int n, int crop, 
     dr_graph_clear(w.g);
     dr_pool_reset(&s->pool);
     ret->n = 0;
+    ret->skipped = false;
+    ret->not_finite = NULL;
     w.a = input(&w, shape, a, err);
     w.b = input(&w, shape, b, err);
 
@@ -309,11 +339,13 @@ dr_status dr_step_run(dr_step *s, int64_t step, double factor, int n, int crop, 
     terms d = {0}, g = {0};
     discriminator_terms(&w, &d, err);
     dr_status st = optimise(&w, &d, all, 2, ret, err);
+    if (!st && ret->skipped) return dr_be_sync(w.g->be, err);
     if (!st) st = adam(&w, DR_NET_D_A, s->lr * factor, 0.5, err);
     if (st) return st;
 
     generator_terms(&w, &g, err);
     st = optimise(&w, &g, all + 2, s->obj->dual ? 4 : 1, ret, err);
+    if (!st && ret->skipped) return dr_be_sync(w.g->be, err);
     if (st) return st;
     /* A rate of zero, not no update: the moments learn too, so that the first real one is of the usual size. */
     double lr = (double)step < s->warmup ? 0 : s->lr * factor;

@@ -5,6 +5,11 @@
  *   3. adversarial, contrastive, cycle, spectral, colour, identity, transplant terms with the UPDATED discriminators;
  *      one backward; Adam of the generators, then of the heads (own rates); then the moving average
  *
+ * 2 and 3 are the two halves of a step. A half with a loss or a gradient that is not finite is left out, as optimizers
+ * under a loss scaler do: its nets, moments and averages stay as they are. With the discriminators' half goes all of
+ * the step, for the generators would learn from the same batch; what the discriminators have learned from a finite half
+ * stays when the generators' half is left out. An image pool takes fakes that are finite in any case.
+ *
  * Key features are the activations that the fakes left behind. One graph and one pool serve all three parts. */
 #ifndef DR_TRAIN_STEP_H
 #define DR_TRAIN_STEP_H
@@ -33,7 +38,7 @@ void dr_step_init(dr_step *s, dr_nets *nets, const dr_objective *obj);
 void dr_step_done(dr_step *s);
 
 /* a rainy, b clean: (n,3,crop,crop) planar in [-1,1]. step is 0-based, factor the schedule's. Losses go to ret (names
- * and values). Errors: CORRUPT "diverged" when a loss is not finite (nothing was changed by that part of the step). */
+ * and values); where a half was left out ret->skipped is set, not_finite says why, and there are no losses. */
 DR_MUSTUSE dr_status dr_step_run(dr_step *s, int64_t step, double factor, int n, int crop, const float *a,
                                  const float *b, dr_train_metrics *ret, dr_error *err);
 

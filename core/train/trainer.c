@@ -106,6 +106,7 @@ static dr_status trainer_open(dr_trainer *t, const dr_st *resume, const dr_st *i
     if ((s = open_nets(t, err))) return s;
     if ((s = open_weights(t, resume, init, &nets, err))) return s;
     t->info.step = from.step;
+    t->info.skips = from.skips;
     if ((s = dr_feed_open(&t->o, from.step, &t->feed, err))) return s;
     snprintf(t->info.fingerprint, sizeof t->info.fingerprint, "%s", dr_feed_fingerprint(t->feed));
     snprintf(t->info.device, sizeof t->info.device, "%s", dr_be_describe(t->be));
@@ -162,6 +163,22 @@ static void keep_for_sheet(dr_trainer *t, const dr_batch *b) {
     }
 }
 
+/* Too much was left out: m is the last of these steps. */
+static dr_status diverged(dr_trainer *t, const dr_train_metrics *m, dr_error *err) {
+    const dr_skips *k = &t->info.skips;
+    const int row = dr_skips_row(k);
+    char how[64];
+    if (row >= DR_SKIPS_ROW)
+        snprintf(how, sizeof how, "%d steps in a row", row);
+    else
+        snprintf(how, sizeof how, "%d of the last 64 steps", dr_skips_lately(k));
+    t->broken = true;
+    return dr_fail_as(err, DR_CORRUPT, "diverged",
+                      "%s were left out, %lld of %lld in all, since losses or gradients were not finite, the last by "
+                      "%s: try a lower lr (and lr_f), f32 in place of bf16, or an earlier checkpoint",
+                      how, (long long)k->all, (long long)t->info.step, m->not_finite);
+}
+
 dr_status dr_trainer_step(dr_trainer *t, dr_train_metrics *ret, dr_error *err) {
     if (t->broken) return dr_fail(err, DR_CONFLICT, "a step was broken off: nothing goes on from here");
     if (dr_trainer_finished(t)) return dr_fail(err, DR_CONFLICT, "the training is finished");
@@ -178,6 +195,9 @@ dr_status dr_trainer_step(dr_trainer *t, dr_train_metrics *ret, dr_error *err) {
     }
     keep_for_sheet(t, &b);
     m.step = ++t->info.step;
+    dr_skips_note(&t->info.skips, m.skipped);
+    m.n_skipped = t->info.skips.all;
+    if (m.skipped && dr_skips_too_many(&t->info.skips)) return diverged(t, &m, err);
     m.seconds = (double)(dr_clock_ns() - start) * 1e-9;
     *ret = m;
     return DR_OK;
@@ -193,6 +213,9 @@ bool dr_trainer_finished(const dr_trainer *t) {
 }
 int64_t dr_trainer_at(const dr_trainer *t) {
     return t->info.step;
+}
+int64_t dr_trainer_skipped(const dr_trainer *t) {
+    return t->info.skips.all;
 }
 const char *dr_trainer_describe(const dr_trainer *t) {
     return t->describe;

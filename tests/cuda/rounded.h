@@ -12,7 +12,8 @@
  * bf16 and f32. So the module's step is watched first: rounded_watch() keeps what each call has stored. Then the
  * reference makes the same step. It computes every value from its own tensors; where the value that the module has
  * stored is the rounding of a number within `tolerance` of the reference's own - a tie that f32 cannot decide - the
- * reference rounds that way too, and in all other cases as the rule says. A module that rounds twice, elsewhere or not
+ * reference rounds that way too, and in all other cases as the rule says. Where f32 is stored, values within that
+ * distance are taken over, so that the two stay together. A module that rounds twice, elsewhere or not
  * at all, or computes something else, is not followed: such values are counted as refused, and the gradients differ.
  * Gradients of weights and losses are never taken over: they are the reference's own, for comparison. */
 #ifndef ROUNDED_H

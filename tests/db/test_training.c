@@ -50,8 +50,12 @@ static int64_t claim(const char *id) {
 static bool step(const char *id, int64_t epoch, int64_t at) {
     char json[64];
     snprintf(json, sizeof json, "{\"step\":%lld,\"nce_1\":%d.5}", (long long)at, (int)at);
-    const db_training_note n = {
-        .step = at, .steps = 100, .seconds = (double)at, .seconds_per_step = 1, .metrics_json = json};
+    const db_training_note n = {.step = at,
+                                .steps = 100,
+                                .skipped = at / 2,
+                                .seconds = (double)at,
+                                .seconds_per_step = 1,
+                                .metrics_json = json};
     return !db_training_progress(db, id, epoch, &n, NULL);
 }
 
@@ -161,13 +165,15 @@ TEST(going_on_from_a_checkpoint_forgets_what_came_after) {
         CHECK(step(id, e, i) && (i % 2 || !db_training_checkpoint(db, id, e, &k, NULL)));
     }
     CHECK(!db_training_score(db, id, e, 2, 20, true, NULL) && !db_training_score(db, id, e, 6, 30, true, NULL));
-    CHECK(!db_training_rewind(db, id, e, 4, 4, NULL));
+    CHECK(!db_training_get(db, id, &t, NULL) && t.step == 6 && t.skipped == 3);
+    CHECK(!db_training_rewind(db, id, e, 4, 2, 4, NULL));
     CHECK(n_metrics(id) == 4);
     CHECK(!db_training_checkpoints(db, id, got, 4, &n, NULL) && n == 2 && got[0].step == 4 && got[1].step == 2);
     CHECK(!db_training_get(db, id, &t, NULL) && t.step == 4 && t.seconds == 4 && t.best_step == 2 &&
-          t.best_score == 20);
-    CHECK(!db_training_rewind(db, id, e, 0, 0, NULL));
-    CHECK(!db_training_get(db, id, &t, NULL) && t.step == 0 && t.best_step == -1 && n_metrics(id) == 0);
+          t.best_score == 20 && t.skipped == 2);
+    CHECK(!db_training_rewind(db, id, e, 0, 0, 0, NULL));
+    CHECK(!db_training_get(db, id, &t, NULL) && t.step == 0 && t.skipped == 0 && t.best_step == -1 &&
+          n_metrics(id) == 0);
     shut();
 }
 
