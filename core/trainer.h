@@ -67,8 +67,7 @@ typedef struct dr_train_metrics {
 } dr_train_metrics;
 /* A step with a loss or gradient that is not finite teaches nothing (core/train/step.h says what stays as it was): it
  * is counted, and the next batch has its turn. Errors: CORRUPT "diverged" where 10 in a row, or 16 of the last 64, were
- * left out; then only the close is left, and the last checkpoint is from before or counts them too. Others as they
- * come. */
+ * left out (ret is filled then too); after that only the close is left. Others as they come. */
 DR_MUSTUSE dr_status dr_trainer_step(dr_trainer *t, dr_train_metrics *ret, dr_error *err);
 int64_t dr_trainer_skipped(const dr_trainer *t); /* steps left out so far */
 /* `between` is asked between the ops of every step and sheet: while it does not return, nothing of this training runs,

@@ -123,8 +123,8 @@ const srv_problem_row srv_problem_rows[] = {
      "The key came before with another method, path or body."},
     {"nothing_compared", 422, false, "No picture could be compared", "Each picture of the comparison had a problem."},
     {"diverged", 422, false, "Training diverged",
-     "A loss was no longer a finite number. Try lower learning rates (lr, lr_f), a larger batch, or f32; the last "
-     "checkpoint is from before."},
+     "Losses or gradients were not finite in too many steps, which were left out. Try lower learning rates (lr, lr_f), "
+     "a larger batch, or f32; the weights of the last checkpoint are from before."},
     {"if_match_required", 428, false, "If-Match is missing",
      "Send If-Match with the ETag of the model as it was read, so that two changes cannot undo each other."},
     {"queue_full", 429, true, "Queue full", "queue_max jobs are waiting; come back after Retry-After seconds."},

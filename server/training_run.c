@@ -329,9 +329,12 @@ static dr_status steps(srv_run *r, dr_error *err) {
         srv_gate_begin(r->app->gate);
         dr_status s = dr_trainer_step(r->t, &m, err);
         srv_gate_end(r->app->gate);
-        if (s) return s;
-        srv_count(&r->app->tele, SRV_TRAIN_STEPS, 1);
-        if (m.skipped) srv_count(&r->app->tele, SRV_TRAIN_SKIPPED, 1);
+        srv_count(&r->app->tele, SRV_TRAIN_STEPS, m.step > 0);
+        srv_count(&r->app->tele, SRV_TRAIN_SKIPPED, m.skipped);
+        if (s) {
+            if (m.skipped) srv_run_note(r, &m, false); /* the last of too many */
+            return s;
+        }
         srv_run_add_up(r, &m);
         srv_run_note(r, &m, m.step % p->metric_every == 0 || m.step == m.steps);
         if (m.step % p->sample_every == 0 || m.step == m.steps) sheet(r);

@@ -197,10 +197,9 @@ dr_status dr_trainer_step(dr_trainer *t, dr_train_metrics *ret, dr_error *err) {
     m.step = ++t->info.step;
     dr_skips_note(&t->info.skips, m.skipped);
     m.n_skipped = t->info.skips.all;
-    if (m.skipped && dr_skips_too_many(&t->info.skips)) return diverged(t, &m, err);
     m.seconds = (double)(dr_clock_ns() - start) * 1e-9;
     *ret = m;
-    return DR_OK;
+    return m.skipped && dr_skips_too_many(&t->info.skips) ? diverged(t, &m, err) : DR_OK;
 }
 
 void dr_trainer_set_yield(dr_trainer *t, bool (*between)(void *arg), void *arg) {

@@ -39,6 +39,7 @@ TEST(ten_in_a_row_end_a_training) {
     CHECK_MSG(!dr_trainer_open(&o, &t, &e) && !go_on(t, 11, 0x7fc, w.a, &m, &e), "%s", e.text);
     CHECK(m.skipped && m.n_skipped == 9);
     CHECK(go_on(t, 12, 0x7ff << 2, NULL, &m, &e) == DR_CORRUPT && !strcmp(e.what, "diverged"));
+    CHECK(m.skipped && m.n_skipped == 10 && m.step == 12);
     CHECK_MSG(strstr(e.text, "10 steps in a row were left out, 10 of 12 in all") && strstr(e.text, "lr"), "%s", e.text);
     e = (dr_error){0};
     CHECK(dr_trainer_step(t, &m, &e) == DR_CONFLICT && dr_trainer_save(t, w.b, &e) == DR_CONFLICT);

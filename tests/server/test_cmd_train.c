@@ -1,6 +1,7 @@
 /* test_cmd_train.c - deraind train on made pictures: what it writes, that stop and resume change no bit, how it ends on
  * signals, bad options and a full disk. Each training runs in a process of its own. */
 #include "core/base/parse.h"
+#include "core/tensor/backend.h"
 #include "server/commands.h"
 #include "tests/core/train_fixture.h"
 #include "tests/t.h"
@@ -145,6 +146,45 @@ TEST(stopped_and_resumed_gives_the_same_files_as_unbroken) {
     e = RUN(&f, SMALL, "--steps", "1", "--out", a, "--overwrite", "--init",
             fixture_path(&f, "b/deep/train.safetensors"));
     CHECK_MSG(e.code == 0, "%d: %s", e.code, e.said);
+    fixture_done(&f);
+}
+
+/* What is asked for here is inherited by the training's process. */
+TEST(a_step_that_is_not_finite_is_left_out_and_told) {
+    fixture f = {0};
+    CHECK(pictures(&f));
+    char a[300], rest[1024], ckpt[340];
+    snprintf(a, sizeof a, "%s", fixture_path(&f, "a"));
+    snprintf(ckpt, sizeof ckpt, "%s/checkpoint.safetensors", a);
+    dr_backend_poison(14, 1);
+    ended e = RUN(&f, SMALL, "--steps", "6", "--log-every", "1", "--stop-after", "4", "--out", a);
+    dr_backend_poison(0, 0);
+    CHECK_MSG(e.code == 0 && strstr(e.said, "step 2 was left out: ") && strstr(e.said, "1 left out as not finite"),
+              "%d: %s", e.code, e.said);
+    e = RUN(&f, SMALL, "--steps", "6", "--log-every", "1", "--out", a, "--resume", ckpt);
+    CHECK_MSG(e.code == 0 && strstr(e.said, "6 steps done, 1 left out as not finite"), "%d: %s", e.code, e.said);
+    static const int at[] = {1, 3, 4, 5, 6}, so_far[] = {0, 1, 1, 1, 1}; /* no row of the step itself */
+    for (int i = 0; i < 5; i++) {
+        CHECK(csv_row(&f, "a/metrics.csv", i + 1, rest) == at[i]);
+        const char *last = strrchr(rest, ',');
+        CHECK_MSG(last && atoi(last + 1) == so_far[i], "row %d: %s", at[i], rest);
+    }
+    /* a file of an earlier version goes on with its columns */
+    char *text = NULL;
+    size_t n = 0;
+    CHECK(!dr_fs_read(fixture_path(&f, "a/metrics.csv"), 1 << 20, &text, &n, NULL));
+    char *column = strstr(text, ",skipped\n");
+    CHECK(column);
+    memmove(column, column + 8, n - (size_t)(column + 8 - text));
+    CHECK(fixture_write(&f, "a/metrics.csv", text, n - 8));
+    dr_free(text);
+    e = RUN(&f, SMALL, "--steps", "8", "--log-every", "1", "--out", a, "--resume", ckpt);
+    CHECK_MSG(e.code == 0 && csv_row(&f, "a/metrics.csv", 7, rest) == 8, "%d: %s", e.code, e.said);
+    CHECK(strchr(strrchr(rest, ','), '.'));
+    dr_backend_poison(1, 1 << 20);
+    e = RUN(&f, SMALL, "--steps", "20", "--log-every", "1", "--out", a, "--overwrite");
+    dr_backend_poison(0, 0);
+    CHECK_MSG(e.code == 1 && strstr(e.said, "10 steps in a row were left out"), "%d: %s", e.code, e.said);
     fixture_done(&f);
 }
 

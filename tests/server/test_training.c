@@ -1,4 +1,5 @@
 /* test_training.c - trainings of a tiny network in a real daemon: made, watched, paused, killed, to the same bits. */
+#include "core/tensor/backend.h"
 #include "db/datasets.h"
 #include "db/training.h"
 #include "tests/core/train_fixture.h"
@@ -205,6 +206,58 @@ TEST(a_training_runs_and_shows_itself) {
     snprintf(path, sizeof path, "/v1/jobs/%s", id);
     a = ask(d.port, "DELETE", path, NULL, NULL, 0);
     CHECK(a.status == 204);
+    answer_done(&a);
+    end();
+}
+
+/* The daemon inherits what is asked for here. How a training counts losses does not matter: also sizes are worked out
+ * by a step, on a backend that computes nothing. */
+TEST(a_step_that_is_not_finite_is_left_out_and_told) {
+    dr_backend_poison(60, 1);
+    bool begun = begin(false);
+    dr_backend_poison(0, 0);
+    CHECK(begun);
+    char id[64], path[160];
+    snprintf(id, sizeof id, "%s", make(",\"steps\":10,\"metric_every\":1", 201));
+    CHECK(*id && wait_state(id, "succeeded"));
+    snprintf(path, sizeof path, "/v1/jobs/%s", id);
+    answer a = get(d.port, path);
+    CHECK_MSG(has(&a, "\"step\":10") && has(&a, "\"skipped\":1"), "%s", a.body);
+    answer_done(&a);
+    snprintf(path, sizeof path, "/v1/jobs/%s/metrics", id);
+    a = get(d.port, path);
+    CHECK_MSG(has(&a, "\"step\":10") && has(&a, "\"skipped\":0") && has(&a, "\"skipped\":1"), "%s", a.body);
+    answer_done(&a);
+    snprintf(path, sizeof path, "/v1/jobs/%s/curves.svg", id);
+    a = get(d.port, path);
+    CHECK(has(&a, ">skipped<"));
+    answer_done(&a);
+    snprintf(path, sizeof path, "/v1/jobs/%s/events?after=0", id);
+    a = get(d.port, path);
+    CHECK(has(&a, "\"code\":\"step_skipped\"") && has(&a, "was left out: "));
+    answer_done(&a);
+    a = get(d.port, "/metrics");
+    CHECK(has(&a, "\nderain_training_steps_skipped_total 1\n") && has(&a, "\nderain_training_steps_total 10\n"));
+    answer_done(&a);
+    end();
+}
+
+TEST(too_many_steps_that_are_not_finite_end_it) {
+    dr_backend_poison(1, 1 << 20);
+    bool begun = begin(false);
+    dr_backend_poison(0, 0);
+    CHECK(begun);
+    char id[64], path[160];
+    snprintf(id, sizeof id, "%s", make(",\"steps\":100", 201));
+    CHECK(*id && wait_state(id, "failed"));
+    snprintf(path, sizeof path, "/v1/jobs/%s", id);
+    answer a = get(d.port, path);
+    CHECK_MSG(has(&a, "\"code\":\"diverged\"") && has(&a, "\"skipped\":10") &&
+                  has(&a, "10 steps in a row were left out, 10 of 10 in all") && has(&a, "try a lower lr"),
+              "%s", a.body);
+    answer_done(&a);
+    a = get(d.port, "/metrics");
+    CHECK(has(&a, "\nderain_training_steps_skipped_total 10\n"));
     answer_done(&a);
     end();
 }
