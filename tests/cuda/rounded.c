@@ -414,9 +414,9 @@ static dr_status round_conv2d_dx(dr_backend *be, dr_conv2d_desc d, T dy, const f
 static dr_status round_conv2d_dw(dr_backend *be, dr_conv2d_desc d, T x, T dy, float *dw, float *db, dr_slot *slot,
                                  dr_error *err) {
     (void)slot;
-    const size_t n = n_weights(d, x, dy), c = (size_t)dy.shape.c;
+    const size_t n = n_weights(d, x, dy);
     T in = operand(be, x), out = operand(be, dy);
-    float *sum = calloc(n, sizeof *sum), *unused = calloc(n + c, sizeof *unused);
+    float *sum = calloc(n, sizeof *sum), *unused = calloc(n, sizeof *unused);
     if (!sum || !unused) abort();
     dr_status s = dr_cpu_ops.conv2d_dw(be, d, in, out, sum, NULL, NULL, err);
     if (!s && db) s = dr_cpu_ops.conv2d_dw(be, d, in, dy, unused, db, NULL, err); /* from dy as it is */
@@ -428,6 +428,8 @@ static dr_status round_conv2d_dw(dr_backend *be, dr_conv2d_desc d, T x, T dy, fl
     return s;
 }
 
+#define OTHER(X) X(norm_act) X(l2norm) X(conv2d) X(conv2d_dx) X(conv2d_dw)
+
 /* ---- tables ------------------------------------------------------------------------------------------------------ */
 
 void rounded_watch(dr_backend *module, rounded_log *log) {
@@ -436,10 +438,9 @@ void rounded_watch(dr_backend *module, rounded_log *log) {
     watch_log = log;
 #define WATCH(entry, ...) watch_ops.entry = watch_##entry;
     SIMPLE(WATCH)
-    WATCH(norm_act)
-    WATCH(l2norm) WATCH(conv2d) WATCH(conv2d_dx) WATCH(conv2d_dw)
+    OTHER(WATCH)
 #undef WATCH
-        module->ops = &watch_ops;
+    module->ops = &watch_ops;
 }
 
 void rounded_follow(dr_backend *cpu, rounded_log *log, double t) {
@@ -450,11 +451,12 @@ void rounded_follow(dr_backend *cpu, rounded_log *log, double t) {
     count = (rounded_count){0};
 #define ROUND(entry, ...) round_ops.entry = round_##entry;
     SIMPLE(ROUND)
-    ROUND(upload)
-    ROUND(fill) ROUND(norm_act) ROUND(l2norm) ROUND(conv2d) ROUND(conv2d_dx) ROUND(conv2d_dw)
+    OTHER(ROUND)
 #undef ROUND
-        /* the fused entries would bypass these */
-        round_ops.norm_stats = NULL;
+    round_ops.upload = round_upload;
+    round_ops.fill = round_fill;
+    /* the fused entries would bypass these */
+    round_ops.norm_stats = NULL;
     round_ops.norm_apply = NULL;
     round_ops.conv2d_fuses = NULL;
     round_ops.conv2d_fused = NULL;
