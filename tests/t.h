@@ -50,7 +50,7 @@ int main(int argc, char **argv) {
     int failed = 0;
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (t_case *c = t_list; c; c = c->next) {
-        if (argc > 1 && !strstr(c->name, argv[1])) continue;
+        if (argc > 1 && *argv[1] != '-' && !strstr(c->name, argv[1])) continue;
         t_bad = t_skipped = 0;
         c->fn();
         printf("%s %s%s\n", t_bad ? "not ok" : "ok", c->name, t_skipped ? " # SKIP" : "");
