@@ -401,3 +401,63 @@ void dk_sum_rows(cudaStream_t st, dk_map m, int k, int cpad, dk_type t, const vo
         DK_TYPED(t, T,
                  DR_LAUNCH((sum_rows<T, 3>), grid, dim3(BLOCK), 0, st, m.n, m.h, m.w, k, cpad, (const T *)x, bias, y));
 }
+
+/* ---- a square window by its columns -------------------------------------------------------------------------------
+ */
+
+enum { TILE_X = 128 };
+
+/* Block: TILE_X pixels of a row, made from a strip of every channel in shared memory, c strips `pitch` apart. A thread
+ * keeps its piece of channels. Grid: tiles, rows of all images. */
+template <class T, int V>
+static __global__ void gather_columns(int n, int c, int h, int w, int k, int row, int rows, int cpad,
+                                      const float *__restrict__ x, T *__restrict__ y) {
+    DR_DYN_SHARED(float, sh);
+    const int wide = w - k + 1, x0 = blockIdx.x * TILE_X, there = min((int)TILE_X, wide - x0), strip = there + k - 1;
+    const int pitch = TILE_X + k - 1, pieces = cpad / V, lines = BLOCK / pieces, t = threadIdx.x, g = t % pieces * V;
+    int at[V];
+#pragma unroll
+    for (int j = 0; j < V; j++) at[j] = g + j < k * c ? (g + j) % c * pitch + (g + j) / c : -1;
+    for (int64_t r = blockIdx.y; r < (int64_t)n * rows; r += gridDim.y) {
+        const int image = (int)(r / rows), line = (int)(r - (int64_t)image * rows);
+        for (int e = t; e < c * strip; e += BLOCK)
+            sh[e / strip * pitch + e % strip] =
+                x[(((size_t)image * c + e / strip) * h + row + line) * w + x0 + e % strip];
+        __syncthreads();
+        T *to = y + ((size_t)r * wide + x0) * cpad;
+        if (t < lines * pieces)
+            for (int p = t / pieces; p < there; p += lines) {
+                float v[V];
+#pragma unroll
+                for (int j = 0; j < V; j++) v[j] = at[j] < 0 ? 0.0f : sh[at[j] + p];
+                store<V>(v, to + (size_t)p * cpad + g);
+            }
+        __syncthreads();
+    }
+}
+
+void dk_gather_columns(cudaStream_t st, dk_map m, int k, int row, int rows, int cpad, dk_type t, const float *x,
+                       void *y) {
+    const int64_t all = (int64_t)m.n * rows;
+    const dim3 grid((unsigned)ceil_div((size_t)(m.w - k + 1), TILE_X), (unsigned)(all < 65535 ? all : 65535));
+    const size_t shared = (size_t)m.c * (size_t)(TILE_X + k - 1) * sizeof(float);
+    DK_TYPED(t, T,
+             DR_LAUNCH((gather_columns<T, VEC<T>>), grid, dim3(BLOCK), shared, st, m.n, m.c, m.h, m.w, k, row, rows,
+                       cpad, x, (T *)y));
+}
+
+template <class T>
+static __global__ void pack_columns(int o, int i, int k, size_t n, int cpad, const float *__restrict__ w,
+                                    T *__restrict__ y) {
+    for (size_t at = thread_id(); at < n; at += thread_count()) {
+        const int channel = (int)(at % cpad), r = (int)(at / cpad % k), out = (int)(at / cpad / k);
+        const int s = channel / i, in = channel % i;
+        dk_store(y + at, out < o && s < k ? w[(((size_t)out * i + in) * k + r) * k + s] : 0.0f);
+    }
+}
+
+void dk_pack_columns(cudaStream_t st, int o, int i, int k, int opad, int cpad, dk_type t, const float *w, void *y) {
+    const size_t n = (size_t)opad * (size_t)k * (size_t)cpad;
+    DK_TYPED(t, T,
+             DR_LAUNCH(pack_columns<T>, dim3(dk_grid(n, BLOCK)), dim3(BLOCK), 0, st, o, i, k, n, cpad, w, (T *)y));
+}

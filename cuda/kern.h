@@ -82,6 +82,12 @@ void dk_pack_rows(cudaStream_t st, int o, int i, int k, int opad, int ipad, dk_t
 /* Their sums: x NHWC of type t with cpad channels and h+k-1 rows -> planar (n,c,h,w) plus bias[c] if not NULL; c 1
  * or 3. In f16, a sum with an infinite part is NaN and not infinite, which tanh would hide. */
 void dk_sum_rows(cudaStream_t st, dk_map m, int k, int cpad, dk_type t, const void *x, const float *bias, float *y);
+/* The other way round: the k columns of a window as channels. Of planar x (n,c,h,w) the rows from `row` on become NHWC
+ * (n,rows,w-k+1,cpad) of type t, whose channel s*c + i is x's channel i, s pixels to the right; cpad >= k*c a multiple
+ * of 8, at most 256, the rest zero. Weights (O,I,k,k) f32 -> (opad,k,1,cpad) for the k x 1 convolution over it. */
+void dk_gather_columns(cudaStream_t st, dk_map m, int k, int row, int rows, int cpad, dk_type t, const float *x,
+                       void *y);
+void dk_pack_columns(cudaStream_t st, int o, int i, int k, int opad, int cpad, dk_type t, const float *w, void *y);
 /* dw (O,I,k,k) f32 += the (opad,k,k,ipad) gradient of type t */
 void dk_unpack_weights(cudaStream_t st, int o, int i, int k, int opad, int ipad, dk_type t, const void *x, float *dw);
 /* y += b[c] for a wide tensor; db[c] += sum of dy over n,h,w for any map */

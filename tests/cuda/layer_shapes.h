@@ -16,6 +16,7 @@ enum { MAX_LAYERS = 16 };
 static inline int generator_layers(int f, int n, int h, int w, dk_type t, layer *ret) {
     const layer l[] = {
         {"G in 7x7", {n, 8, h + 6, w + 6, f, 7, 0, t, 0}},
+        {"G in 7x1", {n, 24, h + 6, w, f, 7, 0, t, 1}}, /* its other way: 3 channels of 7 columns */
         {"G down 1", {n, f, h, w, 2 * f, 3, 1, t, 0}},
         {"G down 2", {n, 2 * f, h / 2, w / 2, 4 * f, 3, 1, t, 0}},
         {"G block", {n, 4 * f, h / 4 + 2, w / 4 + 2, 4 * f, 3, 0, t, 0}},

@@ -161,3 +161,44 @@ TEST(bias_and_its_gradient) {
             CHECK_VEC(px.get(), y, kt_ulp(m.type), 1e-6);
         }
 }
+
+/* Every window of every row: what the k x 1 convolution reads is what the k x k one would. */
+TEST(columns_of_windows_become_channels) {
+    const int cases[][8] = {/* n, c, h, w, k, row, rows, cpad */
+                            {1, 3, 12, 13, 7, 0, 12, 24},  {2, 3, 9, 140, 7, 2, 7, 24}, {1, 1, 5, 5, 5, 4, 1, 8},
+                            {3, 4, 6, 300, 5, 0, 6, 24},   {1, 2, 7, 7, 7, 1, 6, 16},   {1, 3, 3, 263, 7, 0, 3, 32},
+                            {1, 4, 2, 70, 64, 0, 2, 256}, {900, 1, 90, 6, 5, 7, 80, 8}};
+    for (dk_type t : kt_types)
+        for (const int *s : cases) {
+            const int k = s[4], row = s[5], rows = s[6], cpad = s[7], wide = s[3] - k + 1;
+            dk_map m = kt_map(s[0], s[1], s[2], s[3], false, DK_F32), to = kt_map(s[0], cpad, rows, wide, true, t);
+            vec x = kt_random(DK_F32, dk_count(m), 11), y(dk_count(to), 0.0);
+            for (int n = 0; n < m.n; n++)
+                for (int h = 0; h < rows; h++)
+                    for (int w = 0; w < wide; w++)
+                        for (int c = 0; c < k * m.c; c++)
+                            y[kt_at(to, n, c, h * wide + w)] =
+                                kt_round(t, x[kt_at(m, n, c % m.c, (row + h) * m.w + w + c / m.c)]);
+            kt_buf px(DK_F32, x), py(t, y.size());
+            dk_gather_columns(NULL, m, k, row, rows, cpad, t, px.f(), py.p);
+            CHECK_VEC(py.get(), y, 0, 0);
+        }
+}
+
+TEST(weights_by_columns) {
+    const int w[][5] = {{64, 3, 7, 64, 24}, {5, 3, 7, 8, 32}, {16, 1, 5, 16, 8}, {24, 4, 5, 24, 24}, {3, 2, 9, 8, 24}};
+    for (dk_type t : kt_types)
+        for (const int *s : w) {
+            const int o = s[0], i = s[1], k = s[2], opad = s[3], cpad = s[4];
+            vec v = kt_random(DK_F32, (size_t)(o * i * k * k), 12), packed((size_t)(opad * k * cpad), 0.0);
+            for (int a = 0; a < o; a++)
+                for (int b = 0; b < i; b++)
+                    for (int r = 0; r < k; r++)
+                        for (int c = 0; c < k; c++)
+                            packed[(size_t)((a * k + r) * cpad + c * i + b)] =
+                                kt_round(t, v[(size_t)(((a * i + b) * k + r) * k + c)]);
+            kt_buf pv(DK_F32, v), pp(t, packed.size());
+            dk_pack_columns(NULL, o, i, k, opad, cpad, t, pv.f(), pp.p);
+            CHECK_VEC(pp.get(), packed, 0, 0);
+        }
+}
