@@ -106,14 +106,14 @@ $(B)/%.o: %.cu $(B)/flags
 
 # cuDNN's half of the module, tested without a device; without cudnn.h the test says so and skips
 LIBS_cudnn := -L$(CUDA_HOME)/lib -L$(CUDA_HOME)/lib64 -lcudnn_graph -Wl,-rpath,$(CUDA_HOME)/lib:$(CUDA_HOME)/lib64
-PLAN_OBJ := $(if $(CUDNN),$(patsubst %,$(B)/cuda/%.o,conv_select conv_cache cudnn_graph))
+PLAN_OBJ := $(if $(CUDNN),$(patsubst %,$(B)/cuda/%.o,conv_select conv_cache conv_file cudnn_graph))
 $(B)/tests/cuda/plans.o: ALL_CFLAGS += $(if $(CUDNN),-I$(CUDA_HOME)/include)
 $(B)/tests/cuda/plans: $(B)/tests/cuda/plans.o $(PLAN_OBJ) $(B)/core.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(if $(CUDNN),$(LIBS_cudnn)) $(LIBS_core)
-# the other half of cuda/conv.h: plain loops
+# the file of tuned plans, and the plain loops that stand for cuDNN
 $(B)/tests/cuda/test_conv_%.o $(B)/tests/cusim/conv_naive.o: ALL_CFLAGS += -Itests/cusim/include
-$(B)/tests/cuda/test_conv_cache: $(B)/tests/cuda/test_conv_cache.o $(B)/cuda/conv_cache.o
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ -lm
+$(B)/tests/cuda/test_conv_cache: $(B)/tests/cuda/test_conv_cache.o $(B)/cusim/cuda/conv_cache.o $(B)/cusim/cuda/conv_file.o $(B)/core.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_core)
 $(B)/tests/cuda/test_conv_naive: $(B)/tests/cuda/test_conv_naive.o $(B)/tests/cusim/conv_naive.o $(B)/core.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_core)
 
@@ -129,7 +129,7 @@ $(B)/gpu/picture: $(B)/tests/gpu/picture
 	@mkdir -p $(@D)
 	cp $< $@
 $(B)/tests/gpu/conv_%.o: ALL_CFLAGS += -I$(CUDA_HOME)/include
-$(B)/tests/gpu/conv_check: $(B)/tests/gpu/conv_check.o $(B)/tests/gpu/conv_host.o $(B)/cuda/conv_cudnn.o $(PLAN_OBJ) $(B)/core/base/status.o
+$(B)/tests/gpu/conv_check: $(B)/tests/gpu/conv_check.o $(B)/tests/cusim/conv_naive.o $(B)/cuda/conv_cudnn.o $(B)/cuda/conv_tune.o $(PLAN_OBJ) $(B)/core/base/status.o
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_cudnn) -lcudart_static -lpthread -ldl -lrt -lm
 # the kernel tests, linked with the kernels that nvcc made instead of tests/cusim
 $(B)/gpu/obj/%.o: tests/cuda/%.cpp $(B)/flags
@@ -162,7 +162,7 @@ $(eval $(call SIM_RULES,cusim,$(SIM_OPT)))
 $(eval $(call SIM_RULES,cusim-san,$(SIM_SAN)))
 # The whole module in emulation: its own C files and kernels over the runtime's stand-in, plain loops for cuDNN. deraind
 # loads it as it loads the real one: DERAIN_MODULE_DIR=build/cusim build/deraind run --backend cuda ...
-EMU_C := $(filter-out cuda/conv_cudnn.c cuda/conv_select.c cuda/conv_cache.c cuda/cudnn_graph.c,$(wildcard cuda/*.c)) tests/cusim/conv_naive.c
+EMU_C := $(filter-out cuda/cudnn_graph.c,$(wildcard cuda/*.c)) $(wildcard tests/cusim/*.c)
 $(B)/cusim/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(CC) $(filter-out -I$(CUDA_HOME)/include,$(ALL_CFLAGS)) -DDR_CUSIM -Itests/cusim/include -MMD -MP -c -o $@ $<

@@ -1,6 +1,7 @@
-/* conv.h - the convolutions of the module, behind one door: cuDNN on a device (conv_cudnn.c), plain loops where there
- * is none (tests/cusim/conv_naive.c). Both take NHWC tensors of one type and packed weights (O,k,k,I); channel counts
- * are multiples of 8 (the callers widen, cuda/ops_conv.c). Sums are f32; results round once to the type. */
+/* conv.h - the convolutions of the module, behind one door: cuDNN's plans (conv_cudnn.c), tuned where that was asked
+ * for (conv_tune.c). Where there is no device, plain loops stand for the library (tests/cusim/cudnn_naive.c). They take
+ * NHWC tensors of one type and packed weights (O,k,k,I); channel counts are multiples of 8 (the callers widen,
+ * cuda/ops_conv.c). Sums are f32; results round once to the type. */
 #ifndef DR_CUDA_CONV_H
 #define DR_CUDA_CONV_H
 
@@ -23,7 +24,7 @@ static inline int cv_kw(cv_shape s) {
     return s.kw ? s.kw : s.k;
 }
 
-/* host: for messages. cache_path: file of tuned engines, NULL: none (never written outside cv_tune). */
+/* host: for messages. cache_path: file of tuned plans, NULL: none (only cv_save writes it). */
 dr_status cv_open(const dr_host_api *host, cudaStream_t st, const char *cache_path, cv_engine **ret, dr_error *err);
 void cv_close(cv_engine *e); /* NULL is fine */
 
@@ -31,11 +32,19 @@ void cv_close(cv_engine *e); /* NULL is fine */
  * Deterministic engines only. Plans are made on first use (0.05 ms each) and kept. Errors: BACKEND, NOMEM. */
 dr_status cv_run(cv_engine *e, cv_kind kind, cv_shape s, const void *a, const void *b, void *out, dr_error *err);
 
-/* Times the candidates for a shape on the device and keeps the fastest; dw of equal plans has equal bits. Not inside
- * requests. */
+/* Times the candidates for a shape on the device, on random numbers, and keeps the fastest. Not inside requests. */
 dr_status cv_tune(cv_engine *e, cv_kind kind, cv_shape s, dr_error *err);
-/* Writes what cv_tune found to the cache path (temporary file, rename). */
+/* While on, cv_run() does the same with its operands before the first use of a shape that is not tuned yet. */
+void cv_set_tuning(cv_engine *e, bool on);
+bool cv_is_tuning(const cv_engine *e);
+int cv_tuned_now(const cv_engine *e); /* shapes tuned since it was last set on */
+/* Writes what tuning found to the cache path (temporary file, rename); without a path, or news, nothing. IO, NOMEM. */
 dr_status cv_save(cv_engine *e, dr_error *err);
+
+/* Is a forward convolution of this shape done faster with the columns of its window as channels (ops_conv_in.c)? 1 or 0
+ * as it was found, by this engine or by the file; -1: nobody knows. */
+int cv_columns(const cv_engine *e, cv_shape s);
+dr_status cv_set_columns(cv_engine *e, cv_shape s, bool yes, dr_error *err);
 
 /* Changes when work queued before and repeated now would not be what cv_run does now: the workspace has moved, or a
  * shape has another plan. */

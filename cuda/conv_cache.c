@@ -6,8 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const kind_names[] = {"forward", "data", "weights"}; /* cv_kind */
-static const char *const type_names[] = {"f32", "bf16", "f16"};         /* dk_type */
+static const char *const kind_names[] = {"forward", "data", "weights", "columns"}; /* cv_kind, CV_CACHE_COLUMNS */
+static const char *const type_names[] = {"f32", "bf16", "f16"};                    /* dk_type */
+enum { N_KINDS = sizeof kind_names / sizeof *kind_names, N_TYPES = sizeof type_names / sizeof *type_names };
 
 typedef struct cursor {
     const char *p, *end;
@@ -89,31 +90,32 @@ bool cv_cache_parse_line(const char *text, size_t len, cv_cache_line *ret) {
     cv_cache_line l = {0};
     size_t n;
     const char *s = field(&c, &n);
-    if (n != 2 || memcmp(s, "v1", 2)) return false;
+    if (n != 2 || memcmp(s, "v2", 2)) return false;
     l.cudnn = int_field(&c, 1, 100000000);
     s = field(&c, &n);
     if (!is_name(s, n, sizeof l.device)) return false;
     memcpy(l.device, s, n);
     l.cc = int_field(&c, 1, 10000);
     l.sms = int_field(&c, 1, 100000);
-    l.kind = name_field(&c, kind_names, 3);
-    l.type = name_field(&c, type_names, 3);
-    int *const dims[] = {&l.n, &l.i, &l.h, &l.w, &l.o, &l.k};
+    l.kind = name_field(&c, kind_names, N_KINDS);
+    l.type = name_field(&c, type_names, N_TYPES);
+    int *const dims[] = {&l.n, &l.i, &l.h, &l.w, &l.o, &l.k, &l.kw};
     for (size_t d = 0; d < sizeof dims / sizeof *dims; d++) *dims[d] = int_field(&c, 1, INT32_MAX);
     l.pad = int_field(&c, 0, INT32_MAX);
     l.plan.engine = int_field(&c, 0, 100000);
     s = field(&c, &n);
     if (c.bad || c.p || !knobs(s, n, &l.plan)) return false;
+    if (l.kind == CV_CACHE_COLUMNS && (l.plan.engine > 1 || l.plan.n_knobs)) return false;
     *ret = l;
     return true;
 }
 
 size_t cv_cache_format_line(const cv_cache_line *c, char *ret, size_t cap) {
-    if (c->kind < 0 || c->kind > 2 || c->type < 0 || c->type > 2) return 0;
+    if (c->kind < 0 || c->kind >= N_KINDS || c->type < 0 || c->type >= N_TYPES) return 0;
     if (c->plan.n_knobs < 0 || c->plan.n_knobs > CV_MAX_KNOBS) return 0;
-    int at = snprintf(ret, cap, "v1\t%d\t%.127s\t%d\t%d\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t", c->cudnn, c->device,
-                      c->cc, c->sms, kind_names[c->kind], type_names[c->type], c->n, c->i, c->h, c->w, c->o, c->k,
-                      c->pad, c->plan.engine);
+    int at = snprintf(ret, cap, "v2\t%d\t%.127s\t%d\t%d\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t", c->cudnn,
+                      c->device, c->cc, c->sms, kind_names[c->kind], type_names[c->type], c->n, c->i, c->h, c->w, c->o,
+                      c->k, c->kw, c->pad, c->plan.engine);
     if (at < 0 || (size_t)at >= cap) return 0;
     size_t len = (size_t)at;
     for (int k = 0; k < c->plan.n_knobs; k++) {

@@ -5,6 +5,7 @@
  * put into it, so parts may go before the whole. */
 #include "cuda/cudnn_graph.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,6 +77,15 @@ static dr_status end(builder *b, desc keep) {
         if (d != keep || b->status) destroy(d);
     }
     return b->status;
+}
+
+const char *cg_version(void) {
+    static char text[32];
+    if (!text[0]) {
+        int v = (int)cudnnGetVersion();
+        snprintf(text, sizeof text, "cuDNN %d.%d.%d", v / 10000, v / 100 % 100, v % 100);
+    }
+    return text;
 }
 
 dr_status cg_device_from_json(const dr_host_api *host, const char *json, size_t len, desc *ret, dr_error *err) {

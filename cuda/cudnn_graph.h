@@ -56,6 +56,8 @@ typedef struct cg_plan {
     size_t workspace; /* bytes */
 } cg_plan;
 
+const char *cg_version(void); /* "cuDNN 9.19.0" */
+
 /* A description of a device from its JSON, or of a real one; and back to JSON (the caller frees *ret). */
 dr_status cg_device_from_json(const dr_host_api *host, const char *json, size_t len, cudnnBackendDescriptor_t *ret,
                               dr_error *err);

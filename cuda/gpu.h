@@ -111,6 +111,7 @@ DECLARE(gpu_pixels_out, T y, const dr_pixel_view *img);
 DECLARE(gpu_conv2d, dr_conv2d_desc d, T x, const float *w, const float *b, T y, dr_slot *slot);
 DECLARE(gpu_conv2d_dx, dr_conv2d_desc d, T dy, const float *w, T dx, dr_slot *slot);
 DECLARE(gpu_conv2d_dw, dr_conv2d_desc d, T x, T dy, float *dw, float *db, dr_slot *slot);
+DECLARE(gpu_tune, bool on, int *ret_tuned);
 /* ops_norm.c */
 DECLARE(gpu_norm_act, float eps, dr_act act, T x, float *stats, T y);
 DECLARE(gpu_norm_act_bwd, dr_act act, T x, const float *stats, T dy, T dx);

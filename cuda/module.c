@@ -121,6 +121,7 @@ static const dr_backend_ops ops = {
     .record_end = gpu_record_end,
     .replay = gpu_replay,
     .info = gpu_info,
+    .tune = gpu_tune,
 };
 
 static dr_status gpu_open(const dr_host_api *host, const dr_backend_opts *opts, dr_backend **ret, dr_error *err) {

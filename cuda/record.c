@@ -22,6 +22,7 @@ static void destroy(void *p) {
 dr_status gpu_record_begin(dr_backend *be, dr_error *err) {
     gpu *g = gpu_of(be);
     if (g->recording) return g->host.fail(err, DR_INTERNAL, "cuda: recording already");
+    if (cv_is_tuning(g->conv)) return g->host.fail(err, DR_BACKEND, "cuda: no recording while plans are tuned");
     dr_status s = gpu_launched(g, "record_begin", err);
     /* thread-local: what other threads do with other instances does not disturb */
     if (!s)

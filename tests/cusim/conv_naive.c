@@ -1,17 +1,11 @@
-/* conv_naive.c - the door of cuda/conv.h with plain loops, for machines without a device: what a test runs on, and what
- * cuDNN is compared with. Sums are f32 in a fixed order; 16-bit inputs are widened, a 16-bit result rounds once.
- * The innermost loop always runs along channels, so the compiler can vectorise it without reordering sums. A call is
- * done when it returns, unless the stream is being captured (tests/cusim): then it goes into the graph. */
-#include "cuda/conv.h"
+/* conv_naive.c - convolutions with plain loops, for machines without a device: what the emulated module computes with
+ * (cudnn_naive.c), and what cuDNN is compared with. Sums are f32 in a fixed order; 16-bit inputs are widened, a 16-bit
+ * result rounds once. The innermost loop always runs along channels, so the compiler can vectorise it without
+ * reordering sums. */
+#include "tests/cusim/conv_naive.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct cv_engine {
-    const dr_host_api *host;
-    cudaStream_t st;
-};
 
 static inline float from_bf16(uint16_t v) {
     uint32_t bits = (uint32_t)v << 16;
@@ -88,13 +82,14 @@ typedef struct sizes {
 } sizes;
 
 /* y(n,p,q,o) = sum over r,s,i of x(n,p+r-pad,q+s-pad,i) w(o,r,s,i); wt is w as (r,s,i,o). */
-static void forward(sizes z, const float *x, const float *wt, float *y) {
+static void forward(sizes z, bool from_end, const float *x, const float *wt, float *y) {
     for (size_t n = 0; n < z.n; n++)
         for (size_t p = 0; p < z.oh; p++)
             for (size_t q = 0; q < z.ow; q++) {
                 float *at = y + ((n * z.oh + p) * z.ow + q) * z.o;
-                for (size_t r = 0; r < z.k; r++)
+                for (size_t u = 0; u < z.k; u++)
                     for (size_t s = 0; s < z.kw; s++) {
+                        const size_t r = from_end ? z.k - 1 - u : u;
                         size_t ih = p + r - z.pad, iw = q + s - z.pad; /* below 0 wraps to far above h, w */
                         if (ih >= z.h || iw >= z.w) continue;
                         const float *in = x + ((n * z.h + ih) * z.w + iw) * z.i,
@@ -105,13 +100,14 @@ static void forward(sizes z, const float *x, const float *wt, float *y) {
 }
 
 /* dx(n,a,b,i) = sum over r,s,o of dy(n,a+pad-r,b+pad-s,o) w(o,r,s,i) */
-static void backward_data(sizes z, const float *dy, const float *w, float *dx) {
+static void backward_data(sizes z, bool from_end, const float *dy, const float *w, float *dx) {
     for (size_t n = 0; n < z.n; n++)
         for (size_t a = 0; a < z.h; a++)
             for (size_t b = 0; b < z.w; b++) {
                 float *at = dx + ((n * z.h + a) * z.w + b) * z.i;
-                for (size_t r = 0; r < z.k; r++)
+                for (size_t u = 0; u < z.k; u++)
                     for (size_t s = 0; s < z.kw; s++) {
+                        const size_t r = from_end ? z.k - 1 - u : u;
                         size_t p = a + z.pad - r, q = b + z.pad - s;
                         if (p >= z.oh || q >= z.ow) continue;
                         const float *g = dy + ((n * z.oh + p) * z.ow + q) * z.o;
@@ -122,10 +118,11 @@ static void backward_data(sizes z, const float *dy, const float *w, float *dx) {
 }
 
 /* dw(o,r,s,i) = sum over n,p,q of dy(n,p,q,o) x(n,p+r-pad,q+s-pad,i) */
-static void backward_weights(sizes z, const float *x, const float *dy, float *dw) {
+static void backward_weights(sizes z, bool from_end, const float *x, const float *dy, float *dw) {
     for (size_t n = 0; n < z.n; n++)
-        for (size_t p = 0; p < z.oh; p++)
+        for (size_t u = 0; u < z.oh; u++)
             for (size_t q = 0; q < z.ow; q++) {
+                const size_t p = from_end ? z.oh - 1 - u : u;
                 const float *g = dy + ((n * z.oh + p) * z.ow + q) * z.o;
                 for (size_t r = 0; r < z.k; r++)
                     for (size_t s = 0; s < z.kw; s++) {
@@ -147,38 +144,12 @@ static float *transposed(sizes z, const float *w) {
     return t;
 }
 
-dr_status cv_open(const dr_host_api *host, cudaStream_t st, const char *cache_path, cv_engine **ret, dr_error *err) {
-    (void)cache_path;
-    cv_engine *e = calloc(1, sizeof *e);
-    if (!e) return host->fail(err, DR_NOMEM, "out of memory for the convolutions");
-    e->host = host;
-    e->st = st;
-    *ret = e;
-    return DR_OK;
-}
-
-void cv_close(cv_engine *e) {
-    free(e);
-}
-
-typedef struct job {
-    cv_engine *e;
-    cv_kind kind;
-    cv_shape s;
-    const void *a, *b;
-    void *out;
-} job;
-
-static dr_status work(const job *j, dr_error *err) {
-    cv_engine *e = j->e;
-    const cv_kind kind = j->kind;
-    const cv_shape s = j->s;
-    const void *a = j->a, *b = j->b;
-    void *out = j->out;
+dr_status naive_conv(const dr_host_api *host, cv_kind kind, cv_shape s, bool from_end, const void *a, const void *b,
+                     void *out, dr_error *err) {
     if (s.n < 1 || s.i < 8 || s.o < 8 || s.i % 8 || s.o % 8 || s.k < 1 || s.pad < 0 || s.h < 1 || s.w < 1 ||
         s.h + 2 * s.pad < s.k || s.w + 2 * s.pad < cv_kw(s)) {
-        e->host->fail(err, DR_BACKEND, "convolution of %dx%dx%dx%d to %d, %dx%d pad %d: not a shape for this backend",
-                      s.n, s.i, s.h, s.w, s.o, s.k, cv_kw(s), s.pad);
+        host->fail(err, DR_BACKEND, "convolution of %dx%dx%dx%d to %d, %dx%d pad %d: not a shape for this backend", s.n,
+                   s.i, s.h, s.w, s.o, s.k, cv_kw(s), s.pad);
         return DR_BACKEND;
     }
     const sizes z = {.n = (size_t)s.n,
@@ -200,16 +171,16 @@ static dr_status work(const job *j, dr_error *err) {
     float *wt = kind == CV_FORWARD && fb ? transposed(z, fb) : NULL;
     dr_status status = DR_OK;
     if (!fa || !fb || !r || (kind == CV_FORWARD && !wt)) {
-        e->host->fail(err, DR_NOMEM, "out of memory for a convolution");
+        host->fail(err, DR_NOMEM, "out of memory for a convolution");
         status = DR_NOMEM;
         goto out;
     }
     if (kind == CV_FORWARD)
-        forward(z, fa, wt, r);
+        forward(z, from_end, fa, wt, r);
     else if (kind == CV_BACKWARD_DATA)
-        backward_data(z, fa, fb, r);
+        backward_data(z, from_end, fa, fb, r);
     else
-        backward_weights(z, fa, fb, r);
+        backward_weights(z, from_end, fa, fb, r);
     store(r, nr, s.type, out);
 out:
     free(wt);
@@ -217,57 +188,4 @@ out:
     free(fb);
     free(fa);
     return status;
-}
-
-static void queued(void *arg) {
-    if (!work(arg, NULL)) return;
-    fprintf(stderr, "conv_naive: a recorded convolution failed\n");
-    abort();
-}
-
-/* At once, or into the graph where the stream is captured. Programs without the stand-in have no streams. */
-#pragma weak cusim_enqueue
-#pragma weak cudaStreamIsCapturing
-dr_status cv_run(cv_engine *e, cv_kind kind, cv_shape s, const void *a, const void *b, void *out, dr_error *err) {
-    const job j = {e, kind, s, a, b, out};
-    enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-    if (e->st && cudaStreamIsCapturing) (void)cudaStreamIsCapturing(e->st, &capture);
-    if (capture == cudaStreamCaptureStatusNone) return work(&j, err);
-    cusim_enqueue(e->st, queued, &j, sizeof j);
-    return DR_OK;
-}
-
-/* One way to do it: nothing to choose and nothing to keep. */
-dr_status cv_tune(cv_engine *e, cv_kind kind, cv_shape s, dr_error *err) {
-    (void)e, (void)kind, (void)s, (void)err;
-    return DR_OK;
-}
-
-dr_status cv_save(cv_engine *e, dr_error *err) {
-    (void)e, (void)err;
-    return DR_OK;
-}
-
-unsigned cv_generation(const cv_engine *e) {
-    (void)e;
-    return 0;
-}
-
-size_t cv_workspace_bytes(const cv_engine *e) {
-    (void)e;
-    return 0;
-}
-
-int cv_plan_count(const cv_engine *e) {
-    (void)e;
-    return 0;
-}
-
-int cv_tuned_count(const cv_engine *e) {
-    (void)e;
-    return 0;
-}
-
-const char *cv_version(void) {
-    return "plain loops";
 }

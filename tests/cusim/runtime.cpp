@@ -3,7 +3,6 @@
 #include "cusim.h"
 #include <map>
 #include <mutex>
-#include <time.h>
 #include <vector>
 
 typedef std::function<void()> work;
@@ -83,10 +82,10 @@ static cudaError_t no_capture() {
     return capturing ? fail(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
 }
 
+static double clock_at; /* of the device; see cusim_pass */
 static double now() {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    hold h(lock);
+    return clock_at;
 }
 
 /* ---- devices -------------------------------------------------------------------------------------------------------
@@ -508,6 +507,11 @@ void cusim_set_devices(int n) {
     n_devices = n;
 }
 
+void cusim_pass(double seconds) {
+    hold h(lock);
+    clock_at += seconds;
+}
+
 void cusim_enqueue(cudaStream_t st, void (*fn)(void *), const void *arg, size_t arg_bytes) {
     if (call(cudaErrorLaunchFailure)) return;
     /* as max_align_t, so that any struct may lie in it */
@@ -518,5 +522,9 @@ void cusim_enqueue(cudaStream_t st, void (*fn)(void *), const void *arg, size_t 
 
 void cusim::launch_any(const char *name, dim3 g, dim3 b, size_t shared, cudaStream_t st, std::function<void()> kernel) {
     if (call(cudaErrorLaunchFailure)) return;
-    queue(st, [=] { cusim::run(name, g, b, shared, kernel); });
+    const double threads = (double)g.x * g.y * g.z * b.x * b.y * b.z;
+    queue(st, [=] {
+        cusim::run(name, g, b, shared, kernel);
+        cusim_pass(2e-6 + 1e-9 * threads);
+    });
 }

@@ -11,6 +11,7 @@
 #include "tests/cuda/layer_shapes.h"
 
 #include "cuda/conv_cudnn.h"
+#include "tests/cusim/conv_naive.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -18,11 +19,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-dr_status host_cv_open(const dr_host_api *host, cudaStream_t st, const char *cache_path, cv_engine **ret,
-                       dr_error *err);
-void host_cv_close(cv_engine *e);
-dr_status host_cv_run(cv_engine *e, cv_kind kind, cv_shape s, const void *a, const void *b, void *out, dr_error *err);
 
 static const char *const kinds[] = {"fwd", "dgrad", "wgrad"};
 static int n_checks, n_bad;
@@ -118,7 +114,7 @@ static bool fill(buffers *b, cv_kind kind, cv_shape s) {
 }
 
 /* One direction at a small size on both sides. */
-static void compare(cv_engine *dev, cv_engine *cpu, const char *name, cv_kind kind, cv_shape s) {
+static void compare(cv_engine *dev, const char *name, cv_kind kind, cv_shape s) {
     size_t n[3];
     char what[200], shape[128], why[200];
     dr_error err = {0};
@@ -132,7 +128,8 @@ static void compare(cv_engine *dev, cv_engine *cpu, const char *name, cv_kind ki
     bool ok = pa && pb && want && got && fill(&b, kind, s);
     ok = ok && !cudaMemcpy(b.at[0], pa, b.bytes[0], cudaMemcpyHostToDevice) &&
          !cudaMemcpy(b.at[1], pb, b.bytes[1], cudaMemcpyHostToDevice) &&
-         !host_cv_run(cpu, kind, s, pa, pb, want, &err) && !cv_run(dev, kind, s, b.at[0], b.at[1], b.at[2], &err) &&
+         !naive_conv(&host, kind, s, false, pa, pb, want, &err) &&
+         !cv_run(dev, kind, s, b.at[0], b.at[1], b.at[2], &err) &&
          !cudaMemcpy(got, b.at[2], b.bytes[2], cudaMemcpyDeviceToHost);
     if (!ok) {
         verdict(false, what, err.text[0] ? err.text : cudaGetErrorString(cudaGetLastError()));
@@ -287,9 +284,9 @@ int main(int argc, char **argv) {
     char cache[64];
     snprintf(cache, sizeof cache, "/tmp/conv_check.%ld.plans", (long)getpid());
     cudaStream_t st = NULL;
-    cv_engine *dev = NULL, *cpu = NULL;
+    cv_engine *dev = NULL;
     dr_error err = {0};
-    if (cudaStreamCreate(&st) || cv_open(&host, st, cache, &dev, &err) || host_cv_open(&host, NULL, NULL, &cpu, &err)) {
+    if (cudaStreamCreate(&st) || cv_open(&host, st, cache, &dev, &err)) {
         printf("does not open: %s\n", err.text);
         cv_close(dev);
         return 1;
@@ -300,7 +297,7 @@ int main(int argc, char **argv) {
     n += discriminator_layers(64, 3, 1, 32, DK_BF16, l + n);
     for (int i = 0; i < n; i++)
         for (int k = CV_FORWARD; k <= CV_BACKWARD_WEIGHTS; k++)
-            for (int t = DK_F32; t <= DK_F16; t++) compare(dev, cpu, l[i].name, (cv_kind)k, small(l[i].s, (dk_type)t));
+            for (int t = DK_F32; t <= DK_F16; t++) compare(dev, l[i].name, (cv_kind)k, small(l[i].s, (dk_type)t));
     overflow(dev);
     printf("# %d comparisons with plain loops, %d failed, %.1f s, %s\n", n_checks, n_bad, now() - start, cv_version());
 
@@ -329,7 +326,6 @@ int main(int argc, char **argv) {
     const int plans = cv_plan_count(dev);
     const size_t workspace = cv_workspace_bytes(dev);
     cv_close(dev);
-    host_cv_close(cpu);
     cudaStreamDestroy(st);
     printf("%d checks, %d failed, %d shapes not timed (out of time), %d plans, workspace %.0f MB, %.1f s\n", n_checks,
            n_bad, n_left, plans, (double)workspace * 1e-6, now() - start);

@@ -162,6 +162,10 @@ size_t cusim_live_bytes(void); /* device memory in use */
 void cusim_set_memory(size_t bytes); /* size of the "device", 4 GiB at first; more is cudaErrorMemoryAllocation */
 void cusim_set_devices(int n);       /* 1 at first; 0: calls answer cudaErrorNoDevice */
 
+/* Events tell the time of a clock of the emulation's own, so that timings are the same everywhere: a kernel takes 2 us
+ * and a nanosecond for each of its threads, and what plays a kernel says how many seconds it takes. */
+void cusim_pass(double seconds);
+
 /* Queue host code that plays a kernel: fn(copy of arg) runs at its place in the stream, or in the graph captured. It
  * counts as a launch. */
 void cusim_enqueue(cudaStream_t st, void (*fn)(void *), const void *arg, size_t arg_bytes);
