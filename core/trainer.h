@@ -25,6 +25,7 @@ typedef struct dr_train_opts {
     const char *terms;   /* what the weights may be used for, kept in every file; NULL = those of init or resume */
     const char *eval_rainy, *eval_clean; /* both or none */
     const char *backend, *precision;     /* "auto"/"cpu"/"cuda"; "f32"/"bf16" */
+    const char *plan_cache;              /* file of convolution plans tuned for this GPU; NULL or "" = none */
     int threads;
     int64_t steps;
     int crop, batch, ngf, blocks, ndf, d_layers, residual;          /* -1 = the preset's value */

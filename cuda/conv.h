@@ -41,6 +41,9 @@ int cv_tuned_now(const cv_engine *e); /* shapes tuned since it was last set on *
 /* Writes what tuning found to the cache path (temporary file, rename); without a path, or news, nothing. IO, NOMEM. */
 dr_status cv_save(cv_engine *e, dr_error *err);
 
+/* Lines of the file that count here, as it was opened; *ret_sum tells equal sets from others. */
+int cv_known(const cv_engine *e, uint32_t *ret_sum);
+
 /* Is a forward convolution of this shape done faster with the columns of its window as channels (ops_conv_in.c)? 1 or 0
  * as it was found, by this engine or by the file; -1: nobody knows. */
 int cv_columns(const cv_engine *e, cv_shape s);

@@ -191,6 +191,19 @@ dr_status cv_save(cv_engine *e, dr_error *err) {
     return cv_file_save(&e->file, err);
 }
 
+int cv_known(const cv_engine *e, uint32_t *ret_sum) {
+    uint32_t sum = 0;
+    char text[CV_CACHE_MAX_LINE];
+    for (int i = 0; i < e->file.n_old; i++) { /* in any order */
+        uint32_t h = 2166136261u;
+        const size_t n = cv_cache_format_line(&e->file.lines[i], text, sizeof text);
+        for (size_t k = 0; k < n; k++) h = (h ^ (unsigned char)text[k]) * 16777619u;
+        sum += h;
+    }
+    *ret_sum = sum;
+    return e->file.n_old;
+}
+
 /* ---- the two ways of a convolution with few inputs ----------------------------------------------------------------
  */
 

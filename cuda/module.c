@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { CC_MIN = 80 };
 
@@ -46,6 +47,14 @@ static dr_status describe_device(gpu *g, dr_error *err) {
     snprintf(g->text, sizeof g->text, "%.80s (%.0f GB, %s, %s)", p.name, (double)p.totalGlobalMem / 1e9, cv_version(),
              dk_type_name(g->type));
     return DR_OK;
+}
+
+/* Which plans are in use is part of what computes: with others a training goes on with other roundings. */
+static void describe_plans(gpu *g) {
+    uint32_t sum;
+    const int n = cv_known(g->conv, &sum);
+    const size_t len = strlen(g->text);
+    if (n) snprintf(g->text + len - 1, sizeof g->text - len + 1, ", %d tuned plans %08x)", n, (unsigned)sum);
 }
 
 static dr_status gpu_open(const dr_host_api *host, const dr_backend_opts *opts, dr_backend **ret, dr_error *err);
@@ -147,6 +156,7 @@ static dr_status gpu_open(const dr_host_api *host, const dr_backend_opts *opts, 
                       err);
     const char *cache = opts->plan_cache && *opts->plan_cache ? opts->plan_cache : NULL;
     if (!s) s = cv_open(host, g->stream, cache, &g->conv, err);
+    if (!s) describe_plans(g);
     if (s) {
         gpu_close(&g->base);
         return s;

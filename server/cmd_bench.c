@@ -118,6 +118,7 @@ int srv_cmd_bench(int argc, char **argv) {
          .choices = SRV_PRECISIONS,
          .help = "arithmetic of the convolutions [auto: f16 on a GPU, f32 on the CPU]; with --train f32 or bf16 [f32]"},
         SRV_OPTS_ENGINE(&backend, &threads),
+        SRV_OPTS_PLAN_CACHE(&t.plan_cache),
         {0},
     };
     const srv_opts_spec spec = {
@@ -134,7 +135,8 @@ int srv_cmd_bench(int argc, char **argv) {
         return srv_opts_usage("bench", "--train goes with --crop, not with --model and --size");
     if (train && precision && strcmp(precision, "f32") && strcmp(precision, "bf16"))
         return srv_opts_usage("bench", "--train computes in f32 or bf16, not in %s", precision);
-    const dr_engine_opts eo = {.backend = backend, .threads = threads, .precision = precision};
+    const dr_engine_opts eo = {
+        .backend = backend, .threads = threads, .precision = precision, .plan_cache = t.plan_cache};
     dr_error err = {0};
     t.backend = backend;
     t.precision = precision;

@@ -301,6 +301,7 @@ int srv_cmd_train(int argc, char **argv) {
          .choices = "f32|bf16",
          .help = "of the convolutions: f32 or bf16 [f32]"},
         SRV_OPTS_ENGINE(&o->backend, &o->threads),
+        SRV_OPTS_PLAN_CACHE(&o->plan_cache),
         {.name = "preview",
          .kind = SRV_OPT_TEXT,
          .to = &preview,

@@ -13,6 +13,7 @@ int srv_cmd_run(int argc, char **argv);
 int srv_cmd_eval(int argc, char **argv);
 int srv_cmd_train(int argc, char **argv);
 int srv_cmd_bench(int argc, char **argv);
+int srv_cmd_tune(int argc, char **argv);
 int srv_cmd_score(int argc, char **argv);
 int srv_cmd_model(int argc, char **argv);
 

@@ -94,8 +94,10 @@ static void close_models(run *r) {
 }
 
 static dr_status open_models(run *r, const char *backend, dr_error *err) {
-    const dr_engine_opts opts = {
-        .backend = backend, .threads = (int)r->app->cfg->threads, .precision = r->app->cfg->precision};
+    const dr_engine_opts opts = {.backend = backend,
+                                 .threads = (int)r->app->cfg->threads,
+                                 .precision = r->app->cfg->precision,
+                                 .plan_cache = r->app->cfg->plan_cache};
     dr_status s = dr_engine_open(&opts, &r->engine, err);
     for (int i = 0; i < r->n && !s; i++)
         s = atomic_load(&r->sig->stop) ? dr_fail(err, DR_CANCELLED, "broken off")

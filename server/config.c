@@ -25,6 +25,9 @@ const srv_config_row srv_config_rows[] = {
     KEY(backend, TEXT, "auto", 0, 0, "auto|cpu|cuda", "NAME", "device that runs the network"),
     KEY(precision, TEXT, "auto", 0, 0, "auto|f32|f16|bf16", "NAME",
         "what pictures are computed in; auto: f16 on a GPU, f32 on the CPU"),
+    KEY(plan_cache, TEXT, "", 0, 0, NULL, "FILE",
+        "convolution plans tuned for this GPU, as 'deraind tune' wrote them; only ever read. Empty: plans.tsv in the "
+        "data folder, if it is there"),
     KEY(workers, INT, "1", 1, 64, NULL, "N", "jobs that run at the same time, each with its own copy of the model"),
     KEY(threads, INT, "0", 0, 1024, NULL, "N", "CPU threads of a worker; 0 = all cores"),
     KEY(queue_max, INT, "256", 1, 1000000, NULL, "N", "jobs that may wait; more are answered 429"),

@@ -49,7 +49,8 @@ static dr_status make_one(const srv_made_in *in, dr_model *m, const char *rainy,
 
 static dr_status make_all(const srv_made_in *in, const srv_paths *rainy, const srv_paths *clean, size_t n,
                           dr_error *err) {
-    const dr_engine_opts opts = {.backend = in->backend, .threads = in->threads, .precision = in->precision};
+    const dr_engine_opts opts = {
+        .backend = in->backend, .threads = in->threads, .precision = in->precision, .plan_cache = in->plan_cache};
     dr_engine *e = NULL;
     dr_model *m = NULL;
     dr_status s = dr_engine_open(&opts, &e, err);

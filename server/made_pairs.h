@@ -15,10 +15,10 @@
 #define SRV_MADE_CLEAN "made/clean"
 
 typedef struct srv_made_in {
-    const char *dir;                 /* DATA/training/ID, with the lists of what is held out */
-    const char *weights;             /* of the parent */
-    int64_t pairs_max;               /* evenly spread; 0 = 20 */
-    const char *backend, *precision; /* as in dr_engine_opts */
+    const char *dir;                              /* DATA/training/ID, with the lists of what is held out */
+    const char *weights;                          /* of the parent */
+    int64_t pairs_max;                            /* evenly spread; 0 = 20 */
+    const char *backend, *precision, *plan_cache; /* as in dr_engine_opts */
     int threads;
     const dr_limits *limits;                              /* NULL = defaults */
     void (*before)(void *around), (*after)(void *around); /* called around each pair; NULL = none */

@@ -18,6 +18,7 @@ static const struct {
     {"eval", srv_cmd_eval, "score a model on pairs of rainy and clean pictures"},
     {"score", srv_cmd_score, "say how much rain a picture seems to hold"},
     {"bench", srv_cmd_bench, "measure speed and memory"},
+    {"tune", srv_cmd_tune, "find the fastest convolutions of this GPU, into a file"},
     {"model", srv_cmd_model, "look at, make or convert a model file"},
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])

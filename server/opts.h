@@ -70,6 +70,12 @@ typedef struct srv_opts_spec {
         .help = "arithmetic of the convolutions: auto, f32, f16 or bf16 [auto: f16 on a GPU, f32 on the CPU]"          \
     }
 
+#define SRV_OPTS_PLAN_CACHE(to_)                                                                                       \
+    {                                                                                                                  \
+        .name = "plan-cache", .kind = SRV_OPT_TEXT, .to = (to_), .arg = "FILE",                                        \
+        .help = "convolution plans tuned for this GPU, from 'deraind tune'"                                            \
+    }
+
 #define SRV_OPTS_GO (-1)
 /* argv[0] is the command's name. SRV_OPTS_GO: go on, the arguments that are no options are ret_args[0..*ret_n-1]
  * (pointers into argv; room for spec->args_max of them, NULL is fine for 0; ret_n may be NULL). Otherwise the exit code

@@ -82,8 +82,11 @@ static dr_status warm(dr_model *m, dr_error *err) {
 
 /* p->engine may be open already. sha256 NULL or "": whatever the file holds. */
 static dr_status pair_load(const srv_registry *r, const char *path, const char *sha256, pair *p, dr_error *err) {
-    const dr_engine_opts opts = {
-        .backend = r->o.backend, .threads = r->o.threads, .precision = r->o.precision, .fallback = true};
+    const dr_engine_opts opts = {.backend = r->o.backend,
+                                 .threads = r->o.threads,
+                                 .precision = r->o.precision,
+                                 .fallback = true,
+                                 .plan_cache = r->o.plan_cache};
     dr_status s = p->engine ? DR_OK : dr_engine_open(&opts, &p->engine, err);
     if (s) return dr_wrap(err, s, "backend '%s'", r->o.backend);
     s = dr_model_open(p->engine, path, &p->model, err);

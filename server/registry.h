@@ -17,10 +17,10 @@ typedef struct srv_registry srv_registry;
 
 typedef struct srv_registry_opts {
     db_store *db;
-    const char *data;                /* folder; versions lie in its models/ */
-    const char *model;               /* configured weights */
-    const char *card;                /* of the configured weights, NULL = none */
-    const char *backend, *precision; /* as in dr_engine_opts */
+    const char *data;                             /* folder; versions lie in its models/ */
+    const char *model;                            /* configured weights */
+    const char *card;                             /* of the configured weights, NULL = none */
+    const char *backend, *precision, *plan_cache; /* as in dr_engine_opts */
     int threads, workers;
 } srv_registry_opts;
 

@@ -50,6 +50,15 @@ static dr_status fill_data(srv_config *cfg, dr_error *err) {
     return DR_OK;
 }
 
+static dr_status fill_plans(srv_config *cfg, dr_error *err) {
+    if (*cfg->plan_cache) return DR_OK;
+    char *path = dr_fs_join(cfg->data, "plans.tsv");
+    if (!path) return dr_fail(err, DR_NOMEM, "out of memory");
+    dr_free(cfg->plan_cache);
+    cfg->plan_cache = path;
+    return DR_OK;
+}
+
 /* models/ beside this program's build folder, or the installed one. */
 static dr_status fill_model(srv_config *cfg, dr_error *err) {
     char exe[4096], path[4200];
@@ -120,6 +129,7 @@ static dr_status open_registry(daemon_parts *d, dr_error *err) {
                                     .card = d->card,
                                     .backend = app->cfg->backend,
                                     .precision = app->cfg->precision,
+                                    .plan_cache = app->cfg->plan_cache,
                                     .threads = (int)app->cfg->threads,
                                     .workers = (int)app->cfg->workers};
     return srv_registry_open(&opts, &app->registry, err);
@@ -280,7 +290,9 @@ static int command(srv_config *cfg, int argc, char **argv) {
         srv_config_help(&b);
         return print(&b);
     }
-    if (!(s = fill_data(cfg, &err)) && (s = fill_model(cfg, &err)) == DR_NOT_FOUND && ask == SRV_ASK_DUMP) s = DR_OK;
+    if (!(s = fill_data(cfg, &err)) && !(s = fill_plans(cfg, &err)) && (s = fill_model(cfg, &err)) == DR_NOT_FOUND &&
+        ask == SRV_ASK_DUMP)
+        s = DR_OK;
     if (!s) s = check(cfg, &err);
     if (s) return usage(&err);
     if (ask == SRV_ASK_DUMP) {

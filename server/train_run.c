@@ -254,7 +254,7 @@ static dr_status evaluate(run *r, dr_error *err) {
     int64_t step = dr_trainer_at(r->t);
     dr_status s = DR_OK;
     if (!r->engine) {
-        dr_engine_opts eo = {.backend = r->o.backend, .threads = r->o.threads};
+        dr_engine_opts eo = {.backend = r->o.backend, .threads = r->o.threads, .plan_cache = r->o.plan_cache};
         s = dr_engine_open(&eo, &r->engine, err);
     }
     if (!s) s = dr_trainer_export(r->t, r->candidate, "F16", err);

@@ -57,6 +57,7 @@ static dr_status judge(srv_app *app, const db_job *job, int64_t version, const s
                                .limits = limits,
                                .backend = app->cfg->backend,
                                .precision = app->cfg->precision,
+                               .plan_cache = app->cfg->plan_cache,
                                .threads = (int)p->threads,
                                .before = srv_gate_begin_arg,
                                .after = srv_gate_end_arg,

@@ -88,6 +88,7 @@ static dr_status open_trainer(srv_run *r, dr_error *err) {
     o.rainy = rainy_list, o.n_rainy = 1;
     o.clean = clean_list, o.n_clean = 1;
     o.backend = r->app->cfg->backend;
+    o.plan_cache = r->app->cfg->plan_cache;
     o.threads = (int)r->p.threads;
     dr_status s = db_training_checkpoints(r->app->db, r->job->id, rows, 64, &n, err);
     for (size_t i = 0; i < n && !s; i++) {
@@ -139,6 +140,7 @@ static dr_status make_pairs(srv_run *r, dr_error *err) {
                             .pairs_max = r->p.eval_pictures,
                             .backend = r->app->cfg->backend,
                             .precision = r->app->cfg->precision,
+                            .plan_cache = r->app->cfg->plan_cache,
                             .threads = (int)r->p.threads,
                             .limits = &r->app->limits,
                             .before = srv_gate_begin_arg,
@@ -256,8 +258,10 @@ static dr_status score(srv_run *r, const char *path, double *ret, dr_error *err)
     srv_training_path(r->app, r->job->id, r->made ? SRV_MADE_RAINY : "pairs/rainy", rainy);
     srv_training_path(r->app, r->job->id, r->made ? SRV_MADE_CLEAN : "pairs/clean", clean);
     if (!r->engine) {
-        const dr_engine_opts eo = {
-            .backend = r->app->cfg->backend, .threads = (int)r->p.threads, .precision = r->app->cfg->precision};
+        const dr_engine_opts eo = {.backend = r->app->cfg->backend,
+                                   .threads = (int)r->p.threads,
+                                   .precision = r->app->cfg->precision,
+                                   .plan_cache = r->app->cfg->plan_cache};
         s = dr_engine_open(&eo, &r->engine, err);
     }
     if (!s) s = dr_trainer_export(r->t, path, "F16", err);

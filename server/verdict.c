@@ -264,7 +264,8 @@ static dr_status conclude(const srv_verdict_in *in, const numbers *now, const nu
 }
 
 dr_status srv_verdict_run(const srv_verdict_in *in, srv_verdict *ret, dr_error *err) {
-    const dr_engine_opts opts = {.backend = in->backend, .threads = in->threads, .precision = in->precision};
+    const dr_engine_opts opts = {
+        .backend = in->backend, .threads = in->threads, .precision = in->precision, .plan_cache = in->plan_cache};
     dr_engine *e;
     numbers now = {0}, parent = {0};
     if (in->pair_rainy.n != in->pair_clean.n)

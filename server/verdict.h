@@ -52,7 +52,7 @@ typedef struct srv_verdict_in {
     const srv_verdict_limits *limits; /* NULL = defaults */
     int pictures_max;                 /* of each kind, evenly spread; 0 = 24 */
     int side_max;                     /* of larger pictures the middle; 0 = SRV_VERDICT_SIDE */
-    const char *backend, *precision;  /* as in dr_engine_opts */
+    const char *backend, *precision, *plan_cache; /* as in dr_engine_opts */
     int threads;
     const dr_limits *image_limits;                        /* NULL = defaults */
     atomic_bool *cancel;                                  /* NULL = never */

@@ -7,6 +7,7 @@
 #include "core/train/sheet.h"
 #include "core/train/state.h"
 #include "core/train/step.h"
+#include "core/tune.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -37,7 +38,8 @@ static dr_status open_nets(dr_trainer *t, dr_error *err) {
     dr_nets_config c = {
         .g = {t->o.ngf, t->o.blocks, t->o.residual}, .d = {t->o.ndf, t->o.d_layers}, .ema = t->o.ema_decay > 0};
     dr_backend_opts bo = {.threads = t->o.threads,
-                          .precision = t->o.precision && !strcmp(t->o.precision, "bf16") ? DR_PREC_BF16 : DR_PREC_F32};
+                          .precision = t->o.precision && !strcmp(t->o.precision, "bf16") ? DR_PREC_BF16 : DR_PREC_F32,
+                          .plan_cache = t->o.plan_cache};
     dr_status s = dr_backend_open(t->o.backend ? t->o.backend : "auto", &bo, &t->be, NULL, err);
     if (!s) s = dr_nets_init(&t->nets, &c, t->be, err);
     if (s) return s;
@@ -299,45 +301,94 @@ dr_status dr_trainer_sheet(dr_trainer *t, const char *path, dr_error *err) {
     return s;
 }
 
+/* ---- steps on made-up pictures ------------------------------------------------------------------------------------
+ */
+
 static int by_value(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
-dr_status dr_trainer_bench(const dr_train_opts *o, int runs, double *ret_median_ms, double *ret_min_ms, dr_error *err) {
+/* A trainer without data; *ret_x: a batch of each side, the caller frees. */
+static dr_status open_made_up(const dr_train_opts *o, dr_trainer **ret, float **ret_x, dr_error *err) {
     dr_trainer *t = dr_calloc(1, sizeof *t);
-    double *ms = dr_calloc((size_t)runs, sizeof *ms);
     float *x = NULL;
-    dr_status s = DR_OK;
-    if (!t || !ms) {
-        s = dr_fail(err, DR_NOMEM, "no memory for a trainer");
-        goto out;
-    }
+    if (!t) return dr_fail(err, DR_NOMEM, "no memory for a trainer");
     t->o = *o;
-    if ((s = dr_preset_fill(&t->o, &t->obj, err)) || (s = open_nets(t, err)) ||
-        (s = dr_nets_random(&t->nets, t->o.seed, t->obj.gain, err)))
-        goto out;
-    size_t n = 3 * (size_t)t->o.crop * (size_t)t->o.crop * (size_t)t->o.batch;
-    if (!(x = dr_malloc(2 * n * sizeof *x))) {
-        s = dr_fail(err, DR_NOMEM, "no memory for the pictures");
-        goto out;
+    dr_status s = dr_preset_fill(&t->o, &t->obj, err);
+    if (!s) s = open_nets(t, err);
+    if (!s) s = dr_nets_random(&t->nets, t->o.seed, t->obj.gain, err);
+    const size_t n = s ? 0 : 3 * (size_t)t->o.crop * (size_t)t->o.crop * (size_t)t->o.batch;
+    if (!s && !(x = dr_malloc(2 * n * sizeof *x))) s = dr_fail(err, DR_NOMEM, "no memory for the pictures");
+    if (s) {
+        dr_trainer_close(t);
+        return s;
     }
     dr_rng rng;
     dr_rng_seed(&rng, 7, 7);
     for (size_t i = 0; i < 2 * n; i++) x[i] = (float)dr_rng_range(&rng, -1, 1);
-    for (int i = -2; i < runs && !s; i++) { /* two to warm up */
+    *ret = t;
+    *ret_x = x;
+    return DR_OK;
+}
+
+/* Step number *at and those behind it: `warm`, then `runs` that are timed. ms: room for them; sorted. */
+static dr_status timed_steps(dr_trainer *t, const float *x, int64_t *at, int warm, int runs, double *ms,
+                             dr_error *err) {
+    const size_t n = 3 * (size_t)t->o.crop * (size_t)t->o.crop * (size_t)t->o.batch;
+    dr_status s = DR_OK;
+    for (int i = -warm; i < runs && !s; i++) {
         dr_train_metrics m = {0};
         int64_t start = dr_clock_ns();
-        s = dr_step_run(&t->step, i + 2, 1.0, t->o.batch, t->o.crop, x, x + n, &m, err);
+        s = dr_step_run(&t->step, (*at)++, 1.0, t->o.batch, t->o.crop, x, x + n, &m, err);
         if (i >= 0) ms[i] = (double)(dr_clock_ns() - start) * 1e-6;
     }
-    if (s) goto out;
-    qsort(ms, (size_t)runs, sizeof *ms, by_value);
-    *ret_median_ms = runs % 2 ? ms[runs / 2] : (ms[runs / 2 - 1] + ms[runs / 2]) / 2;
-    *ret_min_ms = ms[0];
-out:
+    if (!s) qsort(ms, (size_t)runs, sizeof *ms, by_value);
+    return s;
+}
+
+dr_status dr_trainer_bench(const dr_train_opts *o, int runs, double *ret_median_ms, double *ret_min_ms, dr_error *err) {
+    dr_trainer *t = NULL;
+    float *x = NULL;
+    int64_t at = 0;
+    double *ms = dr_calloc((size_t)runs, sizeof *ms);
+    dr_status s = ms ? open_made_up(o, &t, &x, err) : dr_fail(err, DR_NOMEM, "no memory for %d runs", runs);
+    if (!s) s = timed_steps(t, x, &at, 2, runs, ms, err);
+    if (!s) {
+        *ret_median_ms = runs % 2 ? ms[runs / 2] : (ms[runs / 2 - 1] + ms[runs / 2]) / 2;
+        *ret_min_ms = ms[0];
+    }
     dr_free(x);
     dr_free(ms);
+    dr_trainer_close(t);
+    return s;
+}
+
+dr_status dr_tune_training(const dr_train_opts *o, dr_tuned *ret, dr_error *err) {
+    enum { STEPS = 3 };
+    dr_trainer *t = NULL;
+    float *x = NULL;
+    int64_t at = 0;
+    double before[STEPS], after[STEPS], unused[1];
+    dr_tuned r = {0};
+    dr_status s = open_made_up(o, &t, &x, err);
+    if (s) return s;
+    if (!dr_be_tunes(t->be))
+        s = dr_fail_as(err, DR_UNSUPPORTED, "nothing_to_tune", "nothing to tune on the backend '%s'", t->be->ops->name);
+    if (!s) s = timed_steps(t, x, &at, 2, STEPS, before, err);
+    if (!s) s = dr_be_tune(t->be, true, NULL, err);
+    if (!s) {
+        s = timed_steps(t, x, &at, 0, 1, unused, err);
+        dr_status end = dr_be_tune(t->be, false, &r.plans, s ? NULL : err); /* what was found stays */
+        if (!s) s = end;
+    }
+    if (!s) s = timed_steps(t, x, &at, 1, STEPS, after, err);
+    if (!s) {
+        r.before_ms = before[STEPS / 2];
+        r.after_ms = after[STEPS / 2];
+        *ret = r;
+    }
+    dr_free(x);
     dr_trainer_close(t);
     return s;
 }
