@@ -136,8 +136,8 @@ int srv_cmd_tune(int argc, char **argv) {
          .kind = SRV_OPT_TEXT,
          .to = &t.precision,
          .arg = "NAME",
-         .choices = "f32|bf16",
-         .help = "with --train: arithmetic of the convolutions [f32]"},
+         .choices = SRV_PRECISIONS,
+         .help = "arithmetic of the convolutions [auto: f16 on a GPU]; with --train f32 or bf16 [f32]"},
         {.name = "quiet", .kind = SRV_OPT_FLAG, .to = &quiet, .help = "no line for each plan on stderr"},
         SRV_OPTS_ENGINE(&t.backend, &t.threads),
         {0},
@@ -155,6 +155,8 @@ int srv_cmd_tune(int argc, char **argv) {
     if (!train && !model) return srv_opts_usage("tune", "--model is missing (or --train)");
     if (train && (model || size_list))
         return srv_opts_usage("tune", "--train goes with --crop, not with --model and --sizes");
+    if (train && t.precision && strcmp(t.precision, "f32") && strcmp(t.precision, "bf16"))
+        return srv_opts_usage("tune", "--train computes in f32 or bf16, not in %s", t.precision);
     if (train && t.crop % 4) return srv_opts_usage("tune", "--crop is not a multiple of 4");
     if (train && t.ngf % 16) return srv_opts_usage("tune", "--ngf is not a multiple of 16");
     if (!parse_list(size_list ? size_list : "256x256,512x512,1920x1080", take_size, sizes, &n_sizes))
@@ -165,7 +167,11 @@ int srv_cmd_tune(int argc, char **argv) {
                               LIST_MAX, BATCH_MAX);
     if (!quiet) dr_log_setup(DR_LOG_DEBUG, false);
     dr_error err = {0};
-    const dr_tune_opts o = {.backend = t.backend, .threads = t.threads, .plan_cache = t.plan_cache, .on_size = on_size};
+    const dr_tune_opts o = {.backend = t.backend,
+                            .precision = t.precision,
+                            .threads = t.threads,
+                            .plan_cache = t.plan_cache,
+                            .on_size = on_size};
     dr_status s = train ? tune_training(&t, batches, n_batches, &err)
                         : tune_model(&o, model, sizes, n_sizes, batches, n_batches, &err);
     if (s == DR_UNSUPPORTED && !strcmp(err.what, "nothing_to_tune")) {

@@ -66,7 +66,7 @@ have_python() { command -v python3 >/dev/null 2>&1; }
 ok "deraind --help" "$D" --help
 ok "deraind --version" "$D" --version
 ok "version names commit and kernels" sh -c "'$D' --version | grep -q '^deraind [0-9.]* (commit ' && '$D' --version | grep -q '^  cpu '"
-for c in run eval bench model train "model info" "model init" "model convert"; do
+for c in run eval bench tune model train "model info" "model init" "model convert"; do
     # shellcheck disable=SC2086
     ok "deraind $c --help" "$D" $c --help
 done
