@@ -194,7 +194,7 @@ demo: deps
 	@$(MAKE) --no-print-directory $(JOBS) demo-run
 deps:
 	@tests/deps.sh
-test-run: all $(TESTS) $(SIM_TESTS) check-layers
+test-run: all $(TESTS) $(SIM_TESTS) $(B)/gpu/picture check-layers
 	DERAIN_MODULE_DIR=$(CURDIR)/$(B) NVCC=$(NVCC) CXX=$(CXX) B=$(B) SAN=$(SAN) tests/run.sh $(TESTS) $(SCRIPTS)
 demo-run: all $(B)/tests/demo/beside
 	B=$(B) tests/demo/demo.sh

@@ -57,7 +57,8 @@ static bool format_of(const char *path, dr_format *ret) {
 }
 
 int srv_cmd_run(int argc, char **argv) {
-    const char *model = NULL, *backend = NULL, *precision = NULL, *depth = NULL, *format = NULL, *args[2];
+    const char *model = NULL, *backend = NULL, *precision = NULL, *depth = NULL, *format = NULL, *args[2],
+               *plans = NULL;
     int threads = 0;
     bool strip = false, quiet = false;
     uint64_t budget = 0;
@@ -70,6 +71,7 @@ int srv_cmd_run(int argc, char **argv) {
          .required = true},
         SRV_OPT_PRECISION(&precision),
         SRV_OPTS_ENGINE(&backend, &threads),
+        SRV_OPTS_PLAN_CACHE(&plans),
         {.name = "format",
          .kind = SRV_OPT_TEXT,
          .to = &format,
@@ -121,7 +123,8 @@ int srv_cmd_run(int argc, char **argv) {
                                         : dr_fs_read(args[0], (size_t)lim.body_max_bytes, &in, &in_len, &err);
     if (s) goto out;
     const bool may_change = !backend || !strcmp(backend, "auto");
-    const dr_engine_opts eo = {.backend = backend, .threads = threads, .precision = precision, .fallback = may_change};
+    const dr_engine_opts eo = {
+        .backend = backend, .threads = threads, .precision = precision, .fallback = may_change, .plan_cache = plans};
     if ((s = dr_engine_open(&eo, &engine, &err))) goto out;
     if ((s = dr_model_open(engine, model, &m, &err))) goto out;
     if (!quiet && *dr_model_note(m)) fprintf(stderr, "%s: %s\n", model, dr_model_note(m));

@@ -25,6 +25,19 @@ else
     is train_without_a_gpu_is_code_77 77 tests/gpu/gpu_train.sh 1 "$T" "$T/o"
 fi
 
+# the parts that need no kernels, small and on the CPU: each leaves its rows, none of which failed
+B=${B:-build}
+if [ ! -x "$B/gpu/picture" ]; then
+    skip check_runs_on_the_cpu "$B/gpu/picture is not built"
+else
+    is check_runs_on_the_cpu 0 env GPU_CHECK_TINY=1 GPU_CHECK_BACKEND=cpu tests/gpu/gpu_check.sh --quick --out "$T/o" --parts device,tune,speed,train,latency
+    for row in "| tune | .*nothing to tune" "| speed | .* 64x48 b1 | [0-9.]* ms" "| train | .* b1 | [0-9.]* ms" "| latency | .*p99 | [0-9.]* ms beside" \
+        "| latency | the training's speed beside requests | [0-9.]* steps/s | [0-9.]* alone"; do
+        check "check_table_$(echo "$row" | tr -cs 'a-z0-9\n' '_')" grep -q "^$row" "$T/o/table.md"
+    done
+    [ -z "$(awk -F'\t' 'NF != 5' "$T/o/rows.tsv")" ] && echo "ok check_rows_have_five_columns" || { bad=1; echo "not ok check_rows_have_five_columns"; }
+fi
+
 python=
 for p in /usr/bin/python3 python3; do [ -n "$python" ] || ! "$p" -c 'import torch' 2>/dev/null || python=$p; done
 if [ -z "$python" ]; then

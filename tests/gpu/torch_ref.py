@@ -1,11 +1,11 @@
 """torch_ref.py - PyTorch on the same device and the same networks: the figures that ours are held against.
 
-    torch_ref.py [--device cuda|cpu] [--only infer,train,matmul] [--quick] [--tiny] [--seconds N] [--out FILE.json]
+    torch_ref.py [--device cuda|cpu] [--only infer,train,matmul,compile] [--quick] [--tiny] [--seconds N] [--out FILE.json]
 
 The networks are those of tests/bench/torch_net.py, as a PyTorch user would write them. Inference: the generator of ngf 64
-with 9 blocks and of ngf 32 with 6, at 256x256 (batch 1 and 8), 512x512 and 1920x1080, each as bf16 autocast in NCHW and in
-channels_last, as a module of pure bf16 in both layouts, and three of them under torch.compile (mode reduce-overhead, that
-is with CUDA graphs). Training: a step of the minimal objective of `released` (two generators, two discriminators, contrastive
+with 9 blocks and of ngf 32 with 6, at 256x256 (batch 1 to 8), 512x512 and 1920x1080, each as bf16 autocast in NCHW and in
+channels_last, and as a module of pure bf16 in both layouts. Compile: three of them under torch.compile (mode
+reduce-overhead, that is with CUDA graphs), the larger sizes first. Training: a step of the minimal objective of `released` (two generators, two discriminators, contrastive
 heads; crop 256, batch 1, 4, 8, 16) and of `product` (one generator, rain transplant; crop 128, batch 8), autocast bf16,
 fused Adam where it exists. The matrix peak is a bf16 product of 8192^3.
 
@@ -251,7 +251,8 @@ def cells(a):
     """(part, name, function, arguments, seconds at most) in the order in which they matter"""
     tiny = a.tiny
     big, small = ((16, 5), (16, 5)) if tiny else ((64, 9), (32, 6))
-    sizes = [(64, 64, 1), (64, 64, 2)] if tiny else [(256, 256, 1), (256, 256, 8), (512, 512, 1), (1920, 1080, 1)]
+    sizes = [(64, 64, 1), (64, 64, 2)] if tiny else [(256, 256, 1), (512, 512, 1), (1920, 1080, 1), (256, 256, 8)]
+    more = [] if tiny else [(256, 256, 4), (256, 256, 2)]  # of the large network alone, and after all training
     ways = ["amp-nchw", "amp-nhwc", "pure-nchw", "pure-nhwc"]
     row = "ngf%d-%db %dx%d b%d"
     if "matmul" in a.only:
@@ -269,8 +270,12 @@ def cells(a):
             yield "train", name, train_cell, ("released", *big, crop, batch), 60
         crop, batch = (64, 1) if tiny else (128, 8)
         yield "train", "product ngf%d-%db crop %d b%d" % (*big, crop, batch), train_cell, ("product", *big, crop, batch), 60
-    if "infer" in a.only and not tiny:  # last: compilation is what may eat the time
-        for w, h in ((256, 256), (512, 512), (1920, 1080)):
+    if "infer" in a.only:
+        for w, h, batch in more:
+            for how in ways:
+                yield "infer", row % (*big, w, h, batch) + " " + how, infer_cell, (*big, w, h, batch, how), 40
+    if "compile" in a.only:  # half a minute a size: the caller gives it time of its own
+        for w, h in ((64, 64),) if tiny else ((512, 512), (1920, 1080), (256, 256)):
             yield "infer", row % (*big, w, h, 1) + " compile-amp-nchw", infer_cell, (*big, w, h, 1, "compile-amp-nchw"), 90
 
 
@@ -326,8 +331,8 @@ def main():
     p.add_argument("--out")
     a = p.parse_args()
     a.only = a.only.split(",")
-    if set(a.only) - {"matmul", "infer", "train"}:
-        p.error("--only takes matmul, infer and train, with commas between")
+    if set(a.only) - {"matmul", "infer", "train", "compile"}:
+        p.error("--only takes matmul, infer, train and compile, with commas between")
     if a.device == "cuda" and not torch.cuda.is_available():
         print("torch_ref: this PyTorch (%s) sees no CUDA device" % torch.__version__, file=sys.stderr)
         return 77
