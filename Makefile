@@ -209,7 +209,7 @@ FUZZ_SRC_safetensors := core/model/safetensors.c core/model/half.c
 FUZZ_SRC_pth := core/model/pth.c core/model/pickle.c core/model/zip.c
 FUZZ_SRC_config    := server/config.c
 FUZZ_SRC_multipart := server/multipart.c
-FUZZ_SRC_conv_cache := cuda/conv_cache.c
+FUZZ_SRC_conv_cache := cuda/conv_cache.c cuda/conv_file.c
 FUZZ_SRC_archive   := server/archive.c
 FUZZ_SRC_compare   := server/compare_params.c server/problem.c server/archive.c $(call src,db) build/db/schema.c
 FUZZ_SRC_headers   := server/headers.c server/guard.c
@@ -217,7 +217,7 @@ fuzz:
 	@mkdir -p build/fuzz/$(T)
 	$(CC) -std=c11 -D_GNU_SOURCE -I. -o build/fuzz/seeds tests/fuzz/seeds.c core/base/hash.c $(filter-out -ldnnl -lgomp,$(LIBS_core))
 	build/fuzz/seeds build/fuzz/$(T)
-	$(FUZZ_CC) -std=c11 -D_GNU_SOURCE -I. -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	$(FUZZ_CC) -std=c11 -D_GNU_SOURCE -I. $(if $(filter conv_cache,$(T)),-Itests/cusim/include) -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	    -o build/fuzz/fuzz_$(T) tests/fuzz/fuzz_$(T).c $(call src,core/base core/image) $(FUZZ_SRC_$(T)) $(filter-out -ldnnl -lgomp,$(LIBS_core)) \
 	    $(if $(filter archive compare,$(T)),-larchive) $(if $(filter compare,$(T)),-lsqlite3)
 	cd build/fuzz && ./fuzz_$(T) -max_total_time=$(SECONDS) -rss_limit_mb=1024 -print_final_stats=1 $(T)

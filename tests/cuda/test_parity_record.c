@@ -143,6 +143,25 @@ TEST(nothing_is_allocated_while_recording) {
     rig_close(&r);
 }
 
+/* What is replayed goes past the table, and with it past tuning. */
+TEST(tuning_goes_past_recordings) {
+    rig r;
+    float before[N], tuned[N], got[N];
+    int n = 0;
+    CHECK_MSG(!rig_open(&r, DR_PREC_F32, SIDE), "%s", err.text);
+    for (int i = 0; i < 3; i++) CHECK(!run(&r, 1, r.block, before));
+    CHECK(r.be->n_replayed == 2);
+    CHECK(!dr_be_tune(r.be, true, NULL, &err));
+    for (int i = 0; i < 2; i++) CHECK_MSG(!run(&r, 1, r.block, tuned), "%s", err.text);
+    CHECK(r.be->n_replayed == 2 && r.be->n_recorded == 1);
+    CHECK(!dr_be_tune(r.be, false, &n, &err) && n >= 6);
+    CHECK(memcmp(before, tuned, sizeof tuned));
+    for (int i = 0; i < N; i++) CHECK_MSG(fabsf(before[i] - tuned[i]) < 1e-4f, "%d: %g, %g", i, before[i], tuned[i]);
+    for (int i = 0; i < 3; i++) CHECK(!run(&r, 1, r.block, got) && !memcmp(tuned, got, sizeof got));
+    CHECK(r.be->n_recorded == 2 && r.be->n_replayed >= 4);
+    rig_close(&r);
+}
+
 TEST(a_cancelled_run_is_not_replayed) {
     rig r;
     float y[N];
