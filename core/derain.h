@@ -128,9 +128,9 @@ typedef struct dr_run_opts {
 
 typedef struct dr_run_stats {
     double decode_ms, infer_ms, encode_ms;
-    bool on_cpu;      /* the device failed, or had no room for this picture, and the CPU took over */
-    bool reran;       /* f16 could not hold this picture's values: it was run again in bf16 */
-    const char *lost; /* why the device is given up for good, "" while it is not; lives as long as the engine */
+    bool on_cpu;    /* the device failed, or had no room for this picture, and the CPU took over */
+    bool reran;     /* f16 could not hold this picture's values: it was run again in bf16 */
+    char lost[200]; /* why the device is given up for good, "" while it is not */
     dr_picture_info input;
 } dr_run_stats;
 
@@ -139,6 +139,36 @@ typedef struct dr_run_stats {
  * (setting mem_budget); UNSUPPORTED alpha_jpeg (alpha with JPEG asked for); CANCELLED. */
 DR_MUSTUSE dr_status dr_derain(dr_model *m, const void *data, size_t len, const dr_run_opts *opts, void **ret_data,
                                size_t *ret_len, dr_run_stats *ret_stats, dr_error *err);
+
+/* The same step by step, for callers that decode and encode on other threads than the engine's, or have several
+ * pictures at a time. One owner at a time; open, decode, run, encode, close, in that order, close after any of them. */
+typedef struct dr_picture dr_picture;
+
+/* From the header: errors of dr_probe(); UNSUPPORTED alpha_jpeg; INVALID (depth). data and what opts points to are
+ * borrowed until the close; opts itself (NULL = defaults) is copied. Any thread. */
+DR_MUSTUSE dr_status dr_picture_open(const void *data, size_t len, const dr_run_opts *opts, dr_picture **ret,
+                                     dr_error *err);
+void dr_picture_close(dr_picture *p); /* NULL is fine */
+/* Sides of the grid that the network works on: those of the picture, rounded up. Pictures of equal ones run together.
+ */
+void dr_picture_grid(const dr_picture *p, int *ret_w, int *ret_h);
+/* Any thread. CORRUPT image_corrupt; TOO_LARGE memory; CANCELLED; NOMEM. */
+DR_MUSTUSE dr_status dr_picture_decode(dr_picture *p, dr_error *err);
+
+#define DR_BATCH_MAX 64
+/* Run n decoded pictures of one grid at once, 1 <= n <= DR_BATCH_MAX. True sizes, channels and depths may differ. Each
+ * picture's pixels are those that it gets alone: to the bit on the CPU; on a GPU as far as the convolutions chosen for
+ * the larger batch add in the same order, else within their rounding. Where n of them do not fit into the smallest
+ * mem_budget or on the device, or fail together, they run in smaller batches, down to one by one, and what the device
+ * cannot do at all goes to the CPU as in dr_derain(). A picture that is cancelled meanwhile disturbs nobody; when all
+ * are, the run ends. How it went with each is told by its encode. stats.infer_ms is the time of the batch.
+ * Only INVALID: no such batch; nothing was run. */
+DR_MUSTUSE dr_status dr_model_run_pictures(dr_model *m, dr_picture *const *p, int n, dr_error *err);
+
+/* The end of it, as dr_derain() gives it; or why the run failed. ret_stats may be NULL. Any thread, without the
+ * model. */
+DR_MUSTUSE dr_status dr_picture_encode(dr_picture *p, void **ret_data, size_t *ret_len, dr_run_stats *ret_stats,
+                                       dr_error *err);
 
 /* Raw floats, for tests: planar RGB in [-1,1], (3,h,w) in and out, not clamped. Any size from 16x16. */
 DR_MUSTUSE dr_status dr_model_forward(dr_model *m, const float *rgb, int width, int height, float *ret, dr_error *err);

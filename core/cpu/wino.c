@@ -21,7 +21,8 @@ static cut cut_of(const dr_wino_conv *c) {
     if (most > MOST_TILES) most = MOST_TILES;
     if (most < PANEL) most = PANEL;
     k.blocks = (k.tiles + (int)most - 1) / (int)most;
-    if (c->n * k.blocks < 8) k.blocks = (8 + c->n - 1) / c->n; /* so that every thread has some */
+    int n = c->out_stats ? 1 : c->n; /* sums are made by blocks: a picture's must not depend on its company */
+    if (n * k.blocks < 8) k.blocks = (8 + n - 1) / n; /* so that every thread has some */
     k.block = ((k.tiles + k.blocks - 1) / k.blocks + PANEL - 1) / PANEL * PANEL;
     k.blocks = (k.tiles + k.block - 1) / k.block;
     return k;

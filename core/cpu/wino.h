@@ -1,9 +1,9 @@
 /* wino.h - 3x3 convolutions by our own Winograd F(4x4,3x3), f32.
  *
  * A thread takes a block of tiles through all three stages (transformed input, 36 small matrix products, output), so
- * the scratch is a few megabytes a thread for any picture, and the bits depend on neither the blocks nor the threads.
- * It can take the instance norm and ReLU of its input and mirrored padding on the way in, and leave the statistics of
- * its output for the next norm. */
+ * the scratch is a few megabytes a thread for any picture, and the bits depend on neither the threads nor the other
+ * pictures of a batch. It can take the instance norm and ReLU of its input and mirrored padding on the way in, and
+ * leave the statistics of its output for the next norm. */
 #ifndef DR_CPU_WINO_H
 #define DR_CPU_WINO_H
 

@@ -1,5 +1,4 @@
-/* engine.h - what derain.c, evaluate.c and bench.c share of an open engine and model. Nobody outside core/model sees
- * it. */
+/* engine.h - what the files of core/model share of an open engine and model. Nobody outside core/model sees it. */
 #ifndef DR_MODEL_ENGINE_H
 #define DR_MODEL_ENGINE_H
 
@@ -8,9 +7,9 @@
 #include "core/model/plan.h"
 #include "core/nn/generator.h"
 
-#define DR_PLANS_MAX                                                                                                   \
-    8 /* shapes whose plan a model remembers; a plan is small, weights and activations are not in it                   \
-       */
+/* Shapes whose plan a model remembers: a few sizes in batches of every length. A plan is small, weights and activations
+ * are not in it. */
+#define DR_PLANS_MAX 32
 
 struct dr_engine {
     dr_backend *be;
@@ -35,7 +34,7 @@ struct dr_model {
     dr_model_info info;
     struct {
         dr_plan *plan;
-        int w, h; /* padded */
+        int n, w, h; /* pictures; padded sides */
         uint64_t used;
     } plans[DR_PLANS_MAX];
     uint64_t clock;
@@ -51,6 +50,25 @@ struct dr_model {
 
 /* Sides of the planes that a picture is padded to. */
 int dr_padded_side(int side);
+
+/* The plan for n pictures of a padded size, owned by m and good until another one is asked for. */
+DR_MUSTUSE dr_status dr_model_plan(dr_model *m, int n, int pw, int ph, dr_plan **ret, dr_error *err);
+/* e->block with at least `bytes`. */
+DR_MUSTUSE dr_status dr_engine_block(dr_engine *e, size_t bytes, dr_error *err);
+void dr_engine_release(dr_engine *e); /* gives the block back */
+void dr_engine_trim(dr_engine *e);    /* and all else that is only kept for speed */
+/* On e->block; asks m's `between`, unless watch has one of its own. watch may be NULL. Whether the output fits is the
+ * caller's to look at (range.h). */
+DR_MUSTUSE dr_status dr_model_run_plan(dr_model *m, dr_plan *p, const dr_plan_watch *watch, dr_error *err);
+
+/* How many of n pictures of a padded size may run at once, at least 1: within `budget` bytes of a run, and in what the
+ * device has free. */
+int dr_model_room(const dr_model *m, int n, int pw, int ph, uint64_t budget);
+/* TOO_LARGE memory (setting mem_budget): a picture of this size takes more than `budget`. */
+DR_MUSTUSE dr_status dr_model_check_budget(const dr_model *m, int w, int h, uint64_t budget, dr_error *err);
+
+/* The picture as a backend takes it. */
+dr_pixel_view dr_pixels_of(const dr_image *img);
 
 /* planes (3,ph,pw) in, the output over it. Sides are padded ones. */
 DR_MUSTUSE dr_status dr_model_run_planes(dr_model *m, float *planes, int pw, int ph, const dr_plan_watch *watch,

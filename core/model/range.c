@@ -21,13 +21,6 @@ static dr_status wide_engine(dr_engine *e, dr_error *err) {
     return e->wide ? DR_OK : dr_engine_open(&o, &e->wide, err);
 }
 
-static void release(dr_engine *e) {
-    dr_be_free(e->be, e->block);
-    e->block = NULL;
-    e->block_bytes = 0;
-    e->n_small = 0;
-}
-
 void dr_range_close(dr_engine *e) {
     if (e->probe) dr_be_free(e->be, e->probe);
     dr_engine_close(e->wide);
@@ -116,7 +109,7 @@ dr_status dr_range_check(dr_model *m, dr_tensor y, bool *ret_fits, dr_error *err
 }
 
 dr_status dr_range_enter(dr_model *m, dr_model **ret, dr_error *err) {
-    release(m->e);
+    dr_engine_release(m->e);
     dr_status s = wide_engine(m->e, err);
     if (!s && !m->wide) s = dr_fallback_open(m, m->e->wide, &m->wide, err);
     if (s) return s;
@@ -127,7 +120,7 @@ dr_status dr_range_enter(dr_model *m, dr_model **ret, dr_error *err) {
 }
 
 void dr_range_leave(dr_model *m) {
-    if (m->wide) release(m->wide->e);
+    if (m->wide) dr_engine_release(m->wide->e);
 }
 
 void dr_range_done(dr_model *m) {

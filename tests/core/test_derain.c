@@ -330,14 +330,14 @@ TEST(engine_and_model_say_what_they_are) {
 TEST(many_sizes_share_plans_and_memory) {
     rig r;
     CHECK(rig_open(&r, 2, 1, false));
-    enum { SIDE = 16 + 4 * 12 };
-    static float x[3 * SIDE * SIDE], first[12][3 * SIDE * SIDE], y[3 * SIDE * SIDE];
+    enum { N = DR_PLANS_MAX + 4, SIDE = 16 + 4 * 12 };
+    static float x[3 * SIDE * SIDE], first[N][3 * SIDE * SIDE], y[3 * SIDE * SIDE];
     for (size_t i = 0; i < sizeof x / sizeof *x; i++) x[i] = sinf((float)i);
     for (int round = 0; round < 2; round++) /* more sizes than plans are remembered */
-        for (int k = 0; k < 12; k++) {
-            int side = 16 + 4 * k;
-            CHECK(!dr_model_forward(r.m, x, side, side, round ? y : first[k], NULL));
-            if (round) CHECK(!memcmp(y, first[k], 3 * sizeof *x * (size_t)(side * side)));
+        for (int k = 0; k < N; k++) {
+            int w = 16 + 4 * (k % 12), h = w - 4 * (k / 12) < 16 ? SIDE : w - 4 * (k / 12);
+            CHECK(!dr_model_forward(r.m, x, w, h, round ? y : first[k], NULL));
+            if (round) CHECK(!memcmp(y, first[k], 3 * sizeof *x * (size_t)(w * h)));
         }
     size_t big = r.e->block_bytes;
     for (int i = 0; i < 20; i++) CHECK(!dr_model_forward(r.m, x, 16, 16, y, NULL));
