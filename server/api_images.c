@@ -195,7 +195,7 @@ static srv_next refuse(srv_req *r, dr_status s, dr_error *err) {
     if (s == DR_TOO_LARGE && (app->pixels_by_memory || beside) && !strcmp(err->setting, "pixels_max") &&
         err->actual <= app->cfg->pixels_max) {
         int64_t pixels = err->actual;
-        err->limit = (int64_t)(beside ? srv_memory_for_worker(app) : app->limits.mem_budget);
+        err->limit = (int64_t)(beside ? srv_memory_for_run(app) : app->limits.mem_budget);
         err->actual = (int64_t)srv_memory_of_picture(app, (uint64_t)pixels);
         snprintf(err->setting, sizeof err->setting, "mem_budget");
         snprintf(err->text, sizeof err->text, "a picture of %lld pixels needs about %lld MB of memory%s",
@@ -283,6 +283,7 @@ static void on_cancelled(void *arg, dr_status s, const db_job *job, bool cancell
     (void)err;
     if (s || !cancelled) return;
     srv_queue_cancel(app->queue, job->id);
+    srv_batcher_wake(app->batcher);
     srv_park_wake_key(app->watch, job->id);
 }
 

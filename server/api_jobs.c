@@ -236,6 +236,7 @@ static srv_next cancelled(srv_req *r) {
     if (c->status) return srv_reply_failed(r, c->status, &c->err);
     if (c->flag && !c->final && !srv_queue_cancel(r->app->queue, c->id) && !srv_trainer_cancel(r->app->trainer, c->id))
         srv_comparer_cancel(r->app->comparer, c->id);
+    if (c->flag) srv_batcher_wake(r->app->batcher);
     if (c->flag) srv_park_wake_key(r->app->watch, c->id);
     dr_status s = db_job_get(r->app->db, c->id, &job, &err);
     if (s) return srv_reply_failed(r, s, &err);

@@ -134,7 +134,7 @@ srv_next srv_system_metrics(srv_req *r) {
     db_stats_get(app->db, &stats);
     srv_tele_gauge(&b, "derain_device_lost", "1 after the GPU failed for good", atomic_load(&app->tele.device_lost));
     srv_tele_gauge(&b, "derain_queue_max", "most jobs that may wait", (double)app->cfg->queue_max);
-    srv_tele_gauge(&b, "derain_workers", "jobs that can run at a time", (double)app->cfg->workers);
+    srv_tele_gauge(&b, "derain_workers", "jobs that can run at a time", (double)app->workers);
     srv_tele_gauge(&b, "derain_workers_busy", "jobs that run now", srv_queue_n_running(app->queue));
     srv_tele_gauge(&b, "derain_requests_waiting", "suspended requests", (double)srv_park_waiting(app->watch));
     srv_tele_gauge(&b, "derain_job_seconds_average", "moving average of a job's time",

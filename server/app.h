@@ -6,6 +6,7 @@
 #include "core/derain.h"
 #include "db/jobs.h"
 #include "server/auth.h"
+#include "server/batcher.h"
 #include "server/config.h"
 #include "server/gate.h"
 #include "server/memory.h"
@@ -21,12 +22,14 @@ typedef struct srv_app {
     dr_limits limits;        /* what intake checks: the settings, and the pixels that mem_budget allows */
     uint64_t bytes_per_mpix; /* memory of a run, for the text of a refusal */
     bool pixels_by_memory;   /* limits.pixels_max follows from mem_budget */
+    int workers, engines;    /* jobs at a time; runs of the network at a time */
     srv_memory memory;
     db_store *db;
     srv_spool *spool;
     srv_watch *watch;
     srv_queue *queue;
-    srv_gate *gate; /* between workers, the comparison and the training */
+    srv_batcher *batcher; /* between workers and a GPU; NULL on the CPU */
+    srv_gate *gate;       /* between workers, the comparison and the training */
     srv_auth *auth;
     struct srv_http *http;
     struct srv_trainer *trainer;

@@ -28,8 +28,14 @@ const srv_config_row srv_config_rows[] = {
     KEY(plan_cache, TEXT, "", 0, 0, NULL, "FILE",
         "convolution plans tuned for this GPU, as 'deraind tune' wrote them; only ever read. Empty: plans.tsv in the "
         "data folder, if it is there"),
-    KEY(workers, INT, "1", 1, 64, NULL, "N", "jobs that run at the same time, each with its own copy of the model"),
+    KEY(workers, INT, "0", 0, 64, NULL, "N",
+        "jobs that run at the same time: on the CPU each with its own copy of the model, on a GPU to decode and encode "
+        "beside it. 0 = one on the CPU, one a core on a GPU, at most 8"),
     KEY(threads, INT, "0", 0, 1024, NULL, "N", "CPU threads of a worker; 0 = all cores"),
+    KEY(batch, INT, "8", 1, 64, NULL, "N", "on a GPU, pictures of one size that run at once; 1 = one by one"),
+    KEY(batch_window_ms, INT, "2", 0, 1000, NULL, "MS",
+        "on an idle GPU, how long a picture waits for others of its size that are being decoded; 0 = not at all. One "
+        "alone never waits"),
     KEY(queue_max, INT, "256", 1, 1000000, NULL, "N", "jobs that may wait; more are answered 429"),
     KEY(mem_budget, BYTES, "0", 0, INT64_MAX, NULL, "BYTES",
         "memory that a running job may take; larger pictures are answered 413. 0 = half of the machine's or cgroup's"),

@@ -17,7 +17,7 @@ typedef struct srv_config {
     char *listen, *allowed_hosts, *token_file; /* owned, never NULL */
     bool insecure;
     char *data, *model, *backend, *precision, *plan_cache;
-    int64_t workers, threads, queue_max, job_attempts_max;
+    int64_t workers, threads, batch, batch_window_ms, queue_max, job_attempts_max;
     int64_t mem_budget, body_max_bytes, pixels_max, side_max; /* mem_budget 0 = half of the memory */
     int64_t sync_wait_max_s, drain_s;
     int64_t result_ttl, spool_max_bytes, free_min_bytes, free_min_percent;

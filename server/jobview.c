@@ -39,7 +39,7 @@ static json_t *eta(srv_app *app, const db_job *job, double progress) {
     if (db_state_final(job->state) || job_s <= 0) return json_null();
     if (job->state == DB_RUNNING) return json_real(own * (1 - progress));
     double ahead = (double)(job->queue_position > 0 ? job->queue_position - 1 : 0) + srv_queue_n_running(app->queue);
-    return json_real(ahead * job_s / (double)app->cfg->workers + own);
+    return json_real(ahead * job_s / (double)app->workers + own);
 }
 
 /* Of a training: how far it is, and its parameters. *ret_eta: seconds left by its own pace, null where not known. */

@@ -23,8 +23,8 @@ void srv_memory_measure(srv_app *app, const dr_model *m) {
     app->bytes_per_mpix = (uint64_t)((double)dr_model_run_bytes(m, top, top) / (double)pixels * 1e6);
     app->pixels_by_memory = pixels < l->pixels_max;
     if (app->pixels_by_memory) l->pixels_max = pixels;
-    mem->budget = l->mem_budget * (uint64_t)app->cfg->workers;
-    mem->least = dr_model_run_bytes(m, l->side_min, l->side_min) * (uint64_t)app->cfg->workers;
+    mem->budget = l->mem_budget * (uint64_t)app->engines;
+    mem->least = dr_model_run_bytes(m, l->side_min, l->side_min) * (uint64_t)app->engines;
     mem->n = 0;
     for (int side = l->side_min; mem->n < SRV_MEMORY_POINTS - 1 && side < top; side += 4 + side / 4) {
         mem->point[mem->n].pixels = (uint64_t)side * (uint64_t)side;
@@ -39,9 +39,9 @@ uint64_t srv_memory_for_training(const srv_app *app) {
     return mem->budget > mem->least ? mem->budget - mem->least : 0;
 }
 
-uint64_t srv_memory_for_worker(const srv_app *app) {
+uint64_t srv_memory_for_run(const srv_app *app) {
     uint64_t held = atomic_load(&app->memory.training), budget = app->memory.budget;
-    return held < budget ? (budget - held) / (uint64_t)app->cfg->workers : 0;
+    return held < budget ? (budget - held) / (uint64_t)app->engines : 0;
 }
 
 /* Between two points the line between them: what a run takes grows with the pixels. */
@@ -62,7 +62,7 @@ void srv_memory_limits(const srv_app *app, dr_limits *ret) {
     *ret = app->limits;
     if (!atomic_load(&app->memory.training)) return;
     uint64_t least = (uint64_t)ret->side_min * (uint64_t)ret->side_min;
-    uint64_t pixels = pixels_within(&app->memory, srv_memory_for_worker(app));
+    uint64_t pixels = pixels_within(&app->memory, srv_memory_for_run(app));
     if (pixels < least) pixels = least; /* a training leaves that much */
     if (pixels < ret->pixels_max) ret->pixels_max = pixels;
 }

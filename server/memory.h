@@ -14,8 +14,8 @@ struct srv_app;
 
 enum { SRV_MEMORY_POINTS = 48 };
 typedef struct srv_memory {
-    uint64_t budget; /* of all workers and the training */
-    uint64_t least;  /* what the workers take for the smallest pictures */
+    uint64_t budget; /* of all runs at a time and the training */
+    uint64_t least;  /* what the runs take for the smallest pictures */
     struct {         /* what one run takes, by rising sides */
         uint64_t pixels, bytes;
     } point[SRV_MEMORY_POINTS];
@@ -27,9 +27,9 @@ typedef struct srv_memory {
 void srv_memory_measure(struct srv_app *app, const dr_model *m);
 /* app->limits with the pixels that are possible beside the training at hand. */
 void srv_memory_limits(const struct srv_app *app, dr_limits *ret);
-/* Most bytes that a training may take, and bytes that a worker may take now. */
+/* Most bytes that a training may take, and bytes that a run of the network may take now. */
 uint64_t srv_memory_for_training(const struct srv_app *app);
-uint64_t srv_memory_for_worker(const struct srv_app *app);
+uint64_t srv_memory_for_run(const struct srv_app *app);
 /* Bytes that a picture of so many pixels takes. */
 uint64_t srv_memory_of_picture(const struct srv_app *app, uint64_t pixels);
 

@@ -14,7 +14,11 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { WARM_SIDE = 64 };
+enum {
+    WARM_SIDE = 64,
+    GPU_ENGINES = 2,    /* one computes while the other one copies */
+    GPU_WORKERS_MAX = 8 /* automatic: they decode and encode, one a core */
+};
 
 typedef struct pair {
     dr_engine *engine;
@@ -28,7 +32,7 @@ typedef struct served { /* a resident version */
     pair pairs[];
 } served;
 
-typedef struct other { /* a worker's own: the last version it was asked for besides the served one */
+typedef struct other { /* an engine's place for the last version that it was asked for besides the served one */
     srv_model_id id;
     pair p;
 } other;
@@ -43,7 +47,8 @@ typedef struct change_task {
 struct srv_registry {
     srv_registry_opts o;
     char root[SRV_PATH], backend[16], device[160];
-    other *others; /* one a worker */
+    int workers, engines;
+    other *others; /* one an engine */
     pthread_t thread;
     bool started;
     pthread_mutex_t mu; /* guards what follows */
@@ -80,15 +85,20 @@ static dr_status warm(dr_model *m, dr_error *err) {
     return s;
 }
 
-/* p->engine may be open already. sha256 NULL or "": whatever the file holds. */
-static dr_status pair_load(const srv_registry *r, const char *path, const char *sha256, pair *p, dr_error *err) {
+static dr_status engine_open(const srv_registry *r, dr_engine **ret, dr_error *err) {
     const dr_engine_opts opts = {.backend = r->o.backend,
                                  .threads = r->o.threads,
                                  .precision = r->o.precision,
                                  .fallback = true,
                                  .plan_cache = r->o.plan_cache};
-    dr_status s = p->engine ? DR_OK : dr_engine_open(&opts, &p->engine, err);
-    if (s) return dr_wrap(err, s, "backend '%s'", r->o.backend);
+    dr_status s = dr_engine_open(&opts, ret, err);
+    return s ? dr_wrap(err, s, "backend '%s'", r->o.backend) : s;
+}
+
+/* p->engine may be open already. sha256 NULL or "": whatever the file holds. */
+static dr_status pair_load(const srv_registry *r, const char *path, const char *sha256, pair *p, dr_error *err) {
+    dr_status s = p->engine ? DR_OK : engine_open(r, &p->engine, err);
+    if (s) return s;
     s = dr_model_open(p->engine, path, &p->model, err);
     if (s) return dr_wrap(err, s, "model '%s'", path);
     if (*dr_model_note(p->model)) dr_log(DR_LOG_INFO, NULL, "model '%s': %s", path, dr_model_note(p->model));
@@ -110,14 +120,19 @@ static void served_free(served *v) {
     dr_free(v);
 }
 
-static dr_status served_load(const srv_registry *r, const srv_model_id *id, const char *path, served **ret,
-                             dr_error *err) {
-    served *v = dr_calloc(1, sizeof *v + (size_t)r->o.workers * sizeof v->pairs[0]);
-    if (!v) return dr_fail(err, DR_NOMEM, "no memory for a model");
+/* first: an open engine that becomes the version's, or NULL. */
+static dr_status served_load(const srv_registry *r, const srv_model_id *id, const char *path, dr_engine *first,
+                             served **ret, dr_error *err) {
+    served *v = dr_calloc(1, sizeof *v + (size_t)r->engines * sizeof v->pairs[0]);
+    if (!v) {
+        dr_engine_close(first);
+        return dr_fail(err, DR_NOMEM, "no memory for a model");
+    }
     dr_status s = DR_OK;
     v->id = *id;
     v->users = 1;
-    for (; v->n < r->o.workers && !s; v->n++) s = pair_load(r, path, id->sha256, &v->pairs[v->n], err);
+    v->pairs[0].engine = first;
+    for (; v->n < r->engines && !s; v->n++) s = pair_load(r, path, id->sha256, &v->pairs[v->n], err);
     if (s) {
         served_free(v);
         return s;
@@ -260,7 +275,7 @@ static dr_status set_default(srv_registry *r, const change_task *t, srv_change *
     if (!s && is_served(r, t->name, 0) && !is_served(r, t->name, version)) {
         srv_model_id id = id_of(&m);
         s = weights_of(r, &m, path, err);
-        if (!s) s = served_load(r, &id, path, &fresh, err);
+        if (!s) s = served_load(r, &id, path, NULL, &fresh, err);
         count_load(r, !s);
         if (s && s != DR_NOMEM) s = unusable(&m, err);
     }
@@ -394,15 +409,15 @@ static dr_status borrow_other(srv_registry *r, other *o, const char *name, int64
     return DR_OK;
 }
 
-dr_status srv_registry_borrow(srv_registry *r, int worker, const char *name, int64_t version, srv_borrow *ret,
+dr_status srv_registry_borrow(srv_registry *r, int engine, const char *name, int64_t version, srv_borrow *ret,
                               dr_error *err) {
     pthread_mutex_lock(&r->mu);
     served *v = r->now;
     bool it = !strcmp(v->id.name, name) && (!version || version == v->id.version);
     if (it) v->users++;
     pthread_mutex_unlock(&r->mu);
-    if (!it) return borrow_other(r, &r->others[worker], name, version, ret, err);
-    *ret = (srv_borrow){.model = v->pairs[worker].model, .id = v->id, .held = v};
+    if (!it) return borrow_other(r, &r->others[engine], name, version, ret, err);
+    *ret = (srv_borrow){.model = v->pairs[engine].model, .id = v->id, .held = v};
     return DR_OK;
 }
 
@@ -421,6 +436,15 @@ void srv_registry_served(srv_registry *r, srv_model_id *ret) {
 
 bool srv_registry_resident(srv_registry *r, const char *name, int64_t version) {
     return is_served(r, name, version);
+}
+int srv_registry_workers(const srv_registry *r) {
+    return r->workers;
+}
+int srv_registry_engines(const srv_registry *r) {
+    return r->engines;
+}
+bool srv_registry_on_gpu(const srv_registry *r) {
+    return strcmp(r->backend, "cpu") != 0;
 }
 const char *srv_registry_backend(const srv_registry *r) {
     return r->backend;
@@ -505,7 +529,7 @@ static dr_status serve_default(srv_registry *r, const char *name, dr_error *err)
     if (!is_served(r, m.name, m.version)) {
         srv_model_id id = id_of(&m);
         dr_status l = weights_of(r, &m, path, &why);
-        if (!l) l = served_load(r, &id, path, &v, &why);
+        if (!l) l = served_load(r, &id, path, NULL, &v, &why);
         count_load(r, !l);
         if (l)
             dr_log(DR_LOG_ERROR, NULL,
@@ -518,15 +542,31 @@ static dr_status serve_default(srv_registry *r, const char *name, dr_error *err)
     return DR_OK;
 }
 
+/* What depends on the device: a CPU's worker computes itself, a GPU's workers share it. */
+static void count_engines(srv_registry *r) {
+    const bool gpu = srv_registry_on_gpu(r);
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (cores > GPU_WORKERS_MAX) cores = GPU_WORKERS_MAX;
+    r->workers = r->o.workers ? r->o.workers : gpu && cores > 1 ? (int)cores : 1;
+    r->engines = gpu && r->workers > GPU_ENGINES ? GPU_ENGINES : r->workers;
+}
+
 static dr_status open_configured(srv_registry *r, dr_error *err) {
     srv_model_id id = {0};
-    dr_status s = served_load(r, &id, r->o.model, &r->now, err);
+    dr_engine *e = NULL;
+    dr_status s = engine_open(r, &e, err);
     if (s) return s;
-    const dr_engine *e = r->now->pairs[0].engine;
     snprintf(r->backend, sizeof r->backend, "%s", dr_engine_backend(e));
-    snprintf(r->device, sizeof r->device, "%s", dr_model_device(r->now->pairs[0].model));
     const char *note = dr_engine_note(e);
     if (note && *note) dr_log(DR_LOG_INFO, NULL, "%s", note);
+    count_engines(r);
+    if (!(r->others = dr_calloc((size_t)r->engines, sizeof *r->others))) {
+        dr_engine_close(e);
+        return dr_fail(err, DR_NOMEM, "out of memory");
+    }
+    s = served_load(r, &id, r->o.model, e, &r->now, err);
+    if (s) return s;
+    snprintf(r->device, sizeof r->device, "%s", dr_model_device(r->now->pairs[0].model));
     s = register_configured(r, dr_model_get_info(r->now->pairs[0].model), &r->now->id, err);
     return s ? s : serve_default(r, r->now->id.name, err);
 }
@@ -543,8 +583,6 @@ dr_status srv_registry_open(const srv_registry_opts *opts, srv_registry **ret, d
                       : dr_fail(err, DR_INVALID, "the data folder's path is too long");
     if (!s) s = srv_mfiles_open(r->root, err);
     if (!s) srv_mfiles_sweep(r->root, known, opts->db);
-    if (!s && !(r->others = dr_calloc((size_t)opts->workers, sizeof *r->others)))
-        s = dr_fail(err, DR_NOMEM, "out of memory");
     if (!s) s = open_configured(r, err);
     if (!s && pthread_create(&r->thread, NULL, run, r)) s = dr_fail(err, DR_NOMEM, "cannot start a thread");
     if (s) {
@@ -564,7 +602,7 @@ void srv_registry_close(srv_registry *r) {
     pthread_mutex_unlock(&r->mu);
     if (r->started) pthread_join(r->thread, NULL);
     leave(r, r->now);
-    for (int i = 0; r->others && i < r->o.workers; i++) pair_close(&r->others[i].p);
+    for (int i = 0; r->others && i < r->engines; i++) pair_close(&r->others[i].p);
     pthread_cond_destroy(&r->cond);
     pthread_mutex_destroy(&r->mu);
     dr_free(r->others);

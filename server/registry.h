@@ -1,11 +1,12 @@
 /* registry.h - the versions of models: which exist (rows and files), which one is served, and how that changes while
  * pictures are being derained.
  *
- * A resident version is one engine and one model a worker, shared by nobody. A change of the default goes through the
- * registry's own thread: load the new one beside the old, check its hash, run a small picture through it, write the
- * row, and only then turn the pointer. Who has borrowed the old one finishes with it; the last to leave frees it. What
- * fails before the row leaves everything as it was. Any thread may call; the borrowed model is the borrower's until it
- * is given back. */
+ * A resident version is some engines with a model each: on the CPU one a worker, which nobody else uses; on a GPU two,
+ * whose turns the batcher gives (server/batcher.h), since weights lie on the device once for each. A change of the
+ * default goes through the registry's own thread: load the new one beside the old, check its hash, run a small picture
+ * through it, write the row, and only then turn the pointer. Who has borrowed the old one finishes with it; the last to
+ * leave frees it. What fails before the row leaves everything as it was. Any thread may call; the borrowed model is the
+ * borrower's until it is given back. */
 #ifndef SRV_REGISTRY_H
 #define SRV_REGISTRY_H
 
@@ -21,7 +22,8 @@ typedef struct srv_registry_opts {
     const char *model;                            /* configured weights */
     const char *card;                             /* of the configured weights, NULL = none */
     const char *backend, *precision, *plan_cache; /* as in dr_engine_opts */
-    int threads, workers;
+    int threads;
+    int workers; /* 0 = automatic: 1 on the CPU, on a GPU as many as cores, at most 8 */
 } srv_registry_opts;
 
 /* Sweeps the files, opens the configured weights, registers them and serves the default that the store remembers. The
@@ -38,6 +40,9 @@ typedef struct srv_model_id {
 void srv_registry_served(srv_registry *r, srv_model_id *ret);
 const char *srv_registry_backend(const srv_registry *r); /* "cpu" */
 const char *srv_registry_device(const srv_registry *r);  /* device and kernels, for people */
+int srv_registry_workers(const srv_registry *r);
+int srv_registry_engines(const srv_registry *r); /* runs at a time */
+bool srv_registry_on_gpu(const srv_registry *r); /* at the start; it may be lost since */
 bool srv_registry_resident(srv_registry *r, const char *name, int64_t version);
 
 /* Path of a version's file (SRV_MODEL_WEIGHTS, ...); false: there is none of that kind. */
@@ -53,9 +58,10 @@ typedef struct srv_borrow {
     srv_model_id id; /* what it really is */
     void *held;
 } srv_borrow;
-/* The served version (version 0 and the served name), or any other, which is kept loaded until this worker wants yet
- * another. worker < opts->workers, one thread a worker. NOT_FOUND model_not_found; CONFLICT version_unusable. */
-DR_MUSTUSE dr_status srv_registry_borrow(srv_registry *r, int worker, const char *name, int64_t version,
+/* The served version (version 0 and the served name), or any other, which is kept loaded until this engine is asked for
+ * yet another. engine < srv_registry_engines(), one borrower of it at a time. NOT_FOUND model_not_found; CONFLICT
+ * version_unusable. */
+DR_MUSTUSE dr_status srv_registry_borrow(srv_registry *r, int engine, const char *name, int64_t version,
                                          srv_borrow *ret, dr_error *err);
 void srv_registry_give_back(srv_registry *r, srv_borrow *b);
 

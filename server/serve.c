@@ -132,7 +132,12 @@ static dr_status open_registry(daemon_parts *d, dr_error *err) {
                                     .plan_cache = app->cfg->plan_cache,
                                     .threads = (int)app->cfg->threads,
                                     .workers = (int)app->cfg->workers};
-    return srv_registry_open(&opts, &app->registry, err);
+    dr_status s = srv_registry_open(&opts, &app->registry, err);
+    if (s) return s;
+    app->workers = srv_registry_workers(app->registry);
+    app->engines = srv_registry_engines(app->registry);
+    app->limits.mem_budget /= (uint64_t)app->engines;
+    return DR_OK;
 }
 
 static dr_status start(daemon_parts *d, const srv_config *cfg, dr_error *err) {
@@ -154,10 +159,10 @@ static dr_status start(daemon_parts *d, const srv_config *cfg, dr_error *err) {
     if (!s) s = srv_spool_open(cfg->data, &app->spool, err);
     if (!s) s = srv_janitor_sweep(app, err);
     if (!s) s = srv_blobs_open(cfg->data, app->db, &app->blobs, err);
-    if (!s) s = srv_queue_open((int)cfg->workers, &app->queue, err);
     if (!s) s = srv_gate_open(&app->tele.yield, &app->tele.counter[SRV_TRAIN_PREEMPTIONS], &app->gate, err);
     if (!s) s = srv_watch_open(&watch, &app->watch, err);
     if (!s) s = open_registry(d, err);
+    if (!s) s = srv_queue_open(app->workers, &app->queue, err);
     if (!s) s = srv_workers_start(app, &d->workers, err);
     if (!s) s = db_job_counts(app->db, &counts, err);
     if (s) return s;
@@ -194,6 +199,7 @@ static void drain(daemon_parts *d, const sigset_t *set) {
         if (wait_signal(set, 50)) break;
     srv_queue_stop(app->queue);
     srv_queue_put_back(app->queue);
+    srv_batcher_stop(app->batcher); /* after the flags that say why */
 }
 
 static void stop(daemon_parts *d) {
@@ -213,6 +219,7 @@ static void stop(daemon_parts *d) {
     srv_spool_close(app->spool); /* its call-backs write to the store */
     db_close(app->db);
     srv_queue_close(app->queue);
+    srv_batcher_close(app->batcher);
     srv_gate_close(app->gate);
     srv_auth_close(app->auth);
     dr_free(d->card);
@@ -235,7 +242,6 @@ static int run(const srv_config *cfg) {
                                .pixels_max = (uint64_t)cfg->pixels_max,
                                .mem_budget = (uint64_t)cfg->mem_budget};
     dr_limits_fill(&d.app.limits);
-    d.app.limits.mem_budget /= (uint64_t)cfg->workers;
     dr_status s = start(&d, cfg, &err);
     if (!s) {
         srv_model_id m;

@@ -27,6 +27,8 @@ static const struct {
     [SRV_CPU_TAKEOVERS] = {"derain_cpu_takeovers_total", "pictures that the CPU took over from the GPU"},
     [SRV_RANGE_RERUNS] = {"derain_range_reruns_total",
                           "pictures computed again in bf16, since f16 could not hold their values"},
+    [SRV_BATCHES] = {"derain_batches_total", "runs of the network on the GPU"},
+    [SRV_BATCH_PICTURES] = {"derain_batch_pictures_total", "pictures in them"},
     [SRV_TRAIN_PREEMPTIONS] = {"derain_training_preemptions_total", "times that a training stood still for a picture"},
     [SRV_TRAIN_STEPS] = {"derain_training_steps_total", "optimisation steps made"},
     [SRV_TRAIN_SKIPPED] = {"derain_training_steps_skipped_total",
@@ -94,7 +96,9 @@ void srv_tele_write(srv_tele *t, dr_buf *out) {
     write_hist(out, "derain_http_request_seconds", "time from request line to the end of the answer", &t->request);
     write_hist(out, "derain_job_queue_seconds", "time that jobs waited", &t->queue);
     write_hist(out, "derain_job_decode_seconds", "time of decoding", &t->decode);
-    write_hist(out, "derain_job_infer_seconds", "time of the network", &t->infer);
+    write_hist(out, "derain_job_infer_seconds", "time of the network; of a batch, for each of its pictures", &t->infer);
+    write_hist(out, "derain_batch_wait_seconds", "what decoded pictures waited for their run on the GPU",
+               &t->batch_wait);
     write_hist(out, "derain_job_encode_seconds", "time of encoding", &t->encode);
     write_hist(out, "derain_training_yield_seconds",
                "what a derain job waited for the op at hand of a training or comparison, where it found one",

@@ -32,6 +32,8 @@ enum {
     SRV_BYTES_OUT,
     SRV_CPU_TAKEOVERS,
     SRV_RANGE_RERUNS,
+    SRV_BATCHES,
+    SRV_BATCH_PICTURES,
     SRV_TRAIN_PREEMPTIONS,
     SRV_TRAIN_STEPS,
     SRV_TRAIN_SKIPPED,
@@ -43,7 +45,8 @@ typedef struct srv_tele {
     _Atomic uint64_t counter[SRV_N_COUNTERS];
     _Atomic uint64_t status[6][64]; /* answers: [hundreds][rest], 64 = all that we send */
     srv_hist request, queue, decode, infer, encode;
-    srv_hist yield; /* what derain jobs waited for the training or a comparison to stand still */
+    srv_hist batch_wait; /* what decoded pictures waited for a run on the GPU */
+    srv_hist yield;      /* what derain jobs waited for the training or a comparison to stand still */
     _Atomic int64_t requests_active, connections;
     atomic_bool device_lost; /* a GPU failed for good; the CPU goes on */
 } srv_tele;

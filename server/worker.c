@@ -1,9 +1,12 @@
 /* worker.c - see worker.h.
  *
- * A worker's loop: claim -> file -> borrowed model -> result file (synced) -> row. The row changes last, so that after
- * a crash either the job is done with its result on disk or it is queued again; a claim's epoch keeps a late write from
- * a job that was taken over meanwhile. In an orderly stop workers go on while any client waits for a picture, so that
- * nobody who has been let in is turned away without need; the rest stays queued for the next life. */
+ * A worker's loop: claim -> file -> borrowed model -> result file (synced) -> row. On the CPU the picture goes through
+ * the worker's own engine in one call. On a GPU the worker decodes, offers the picture to the batcher, which may run it
+ * on another worker's thread together with others, and encodes: so all cores work beside the device. The row changes
+ * last, so that after a crash either the job is done with its result on disk or it is queued again; a claim's epoch
+ * keeps a late write from a job that was taken over meanwhile. In an orderly stop workers go on while any client waits
+ * for a picture, so that nobody who has been let in is turned away without need; the rest stays queued for the next
+ * life. */
 #include "server/worker.h"
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
@@ -54,6 +57,11 @@ static wish read_wish(const char *params_json) {
     return w;
 }
 
+typedef struct batched { /* a decoded picture and what it ran with */
+    dr_picture *p;
+    srv_model_id model;
+} batched;
+
 typedef struct outcome {
     dr_status status;
     dr_error err;
@@ -67,8 +75,70 @@ typedef struct outcome {
 static void note_device(srv_app *app, const db_job *job, const dr_run_stats *stats) {
     if (stats->on_cpu) srv_count(&app->tele, SRV_CPU_TAKEOVERS, 1);
     if (stats->reran) srv_count(&app->tele, SRV_RANGE_RERUNS, 1);
-    if (stats->lost && *stats->lost && !atomic_exchange(&app->tele.device_lost, true))
-        dr_log(DR_LOG_ERROR, job->request_id, "the GPU is given up, the CPU goes on: %s", stats->lost);
+    if (!*stats->lost || atomic_exchange(&app->tele.device_lost, true)) return;
+    dr_log(DR_LOG_ERROR, job->request_id, "the GPU is given up, the CPU goes on: %s", stats->lost);
+    if (app->batcher) srv_batcher_one_by_one(app->batcher);
+}
+
+/* --- the two ways through the network --- */
+
+/* The CPU's: all of it on this worker's engine. */
+static dr_status derain_here(worker *w, const db_job *job, const void *in, size_t len, const dr_run_opts *opts,
+                             void **ret, outcome *o) {
+    srv_app *app = w->all->app;
+    srv_borrow b = {0};
+    dr_status s = srv_registry_borrow(app->registry, w->index, job->model.name, o->wish.pinned ? job->model.version : 0,
+                                      &b, &o->err);
+    if (s) return s;
+    o->model = b.id;
+    srv_gate_enter(app->gate);
+    s = dr_derain(b.model, in, len, opts, ret, &o->bytes, &o->stats, &o->err);
+    srv_gate_leave(app->gate);
+    srv_registry_give_back(app->registry, &b);
+    return s;
+}
+
+/* For the batcher: one version, one ticket, one run. */
+static dr_status run_batch(void *arg, int engine, srv_batch_item *const *items, int n, dr_error *err) {
+    _Static_assert((int)SRV_BATCH_MOST <= DR_BATCH_MAX, "every batch of the batcher is one of the engine");
+    srv_app *app = arg;
+    const srv_batch_key *key = &items[0]->key;
+    dr_picture *p[SRV_BATCH_MOST];
+    srv_borrow b = {0};
+    dr_status s = srv_registry_borrow(app->registry, engine, key->name, key->version, &b, err);
+    if (s) return s;
+    for (int i = 0; i < n; i++) {
+        batched *one = items[i]->picture;
+        one->model = b.id;
+        p[i] = one->p;
+    }
+    srv_gate_enter(app->gate);
+    s = dr_model_run_pictures(b.model, p, n, err);
+    srv_gate_leave(app->gate);
+    srv_registry_give_back(app->registry, &b);
+    return s;
+}
+
+/* The GPU's: decode here, run in a batch, encode here. */
+static dr_status derain_in_batch(srv_app *app, const db_job *job, const void *in, size_t len, const dr_run_opts *opts,
+                                 void **ret, outcome *o) {
+    batched one = {0};
+    dr_status s = dr_picture_open(in, len, opts, &one.p, &o->err);
+    if (s) return s;
+    srv_batch_item item = {
+        .key = {.version = o->wish.pinned ? job->model.version : 0}, .picture = &one, .cancel = opts->cancel};
+    memcpy(item.key.name, job->model.name, sizeof item.key.name);
+    dr_picture_grid(one.p, &item.key.w, &item.key.h);
+    srv_batcher_expect(app->batcher, &item);
+    s = dr_picture_decode(one.p, &o->err);
+    if (s)
+        srv_batcher_forget(app->batcher, &item);
+    else
+        s = srv_batcher_offer(app->batcher, &item, &o->err);
+    o->model = one.model;
+    if (!s) s = dr_picture_encode(one.p, ret, &o->bytes, &o->stats, &o->err);
+    dr_picture_close(one.p);
+    return s;
 }
 
 static void derain(worker *w, const db_job *job, srv_running *slot, outcome *o) {
@@ -89,19 +159,11 @@ static void derain(worker *w, const db_job *job, srv_running *slot, outcome *o) 
                         .limits = &app->limits,
                         .cancel = &slot->cancel,
                         .progress = &slot->progress};
-    srv_borrow b = {0};
-    o->status = srv_registry_borrow(app->registry, w->index, job->model.name, o->wish.pinned ? job->model.version : 0,
-                                    &b, &o->err);
-    if (!o->status) {
-        o->model = b.id;
-        srv_gate_enter(app->gate);
-        o->status = dr_derain(b.model, in, in_len, &opts, &out, &o->bytes, &o->stats, &o->err);
-        srv_gate_leave(app->gate);
-        if (!o->status) note_device(app, job, &o->stats);
-        srv_registry_give_back(app->registry, &b);
-    }
+    o->status = app->batcher ? derain_in_batch(app, job, in, in_len, &opts, &out, o)
+                             : derain_here(w, job, in, in_len, &opts, &out, o);
     dr_free(in);
     if (o->status) return;
+    note_device(app, job, &o->stats);
     dr_sha256_hex(out, o->bytes, o->sha);
     o->status = srv_spool_write_result(app->spool, job->id, out, o->bytes, &o->err);
     dr_free(out);
@@ -219,9 +281,22 @@ static void *run(void *arg) {
 
 /* --- start and stop --- */
 
+static dr_status open_batcher(srv_app *app, dr_error *err) {
+    if (!srv_registry_on_gpu(app->registry)) return DR_OK;
+    const srv_batcher_opts opts = {.engines = app->engines,
+                                   .batch = (int)app->cfg->batch,
+                                   .window_ms = app->cfg->batch_window_ms,
+                                   .run = run_batch,
+                                   .arg = app,
+                                   .waits = &app->tele.batch_wait,
+                                   .batches = &app->tele.counter[SRV_BATCHES],
+                                   .pictures = &app->tele.counter[SRV_BATCH_PICTURES]};
+    return srv_batcher_open(&opts, &app->batcher, err);
+}
+
 dr_status srv_workers_start(srv_app *app, srv_workers **ret, dr_error *err) {
     srv_workers *all = dr_calloc(1, sizeof *all);
-    int n = (int)app->cfg->workers;
+    int n = app->workers;
     srv_model_id id;
     srv_borrow b = {0};
     if (!all || !(all->w = dr_calloc((size_t)n, sizeof *all->w))) {
@@ -235,6 +310,7 @@ dr_status srv_workers_start(srv_app *app, srv_workers **ret, dr_error *err) {
     dr_status s = srv_registry_borrow(app->registry, 0, id.name, 0, &b, err); /* nobody runs yet */
     if (!s) srv_memory_measure(app, b.model);
     if (!s) srv_registry_give_back(app->registry, &b);
+    if (!s) s = open_batcher(app, err);
     for (; all->n < n && !s; all->n++) {
         all->w[all->n] = (worker){.all = all, .index = all->n};
         if (pthread_create(&all->w[all->n].thread, NULL, run, &all->w[all->n])) {
