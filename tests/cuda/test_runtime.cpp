@@ -1,6 +1,7 @@
 /* test_runtime.cpp - the runtime's stand-in itself (tests/cusim/runtime.cpp): what the module's tests on it rely on. */
 #include "cuda/kern.h"
 #include "tests/t.h"
+#include <thread>
 
 TEST(allocations_are_counted_and_poisoned) {
     size_t before = cusim_live();
@@ -84,6 +85,29 @@ TEST(a_graph_keeps_work_and_repeats_it) {
         CHECK(!cudaMemset(p, 0xff, sizeof *p));
     }
     CHECK(!cudaGraphExecDestroy(exec) && !cudaStreamDestroy(st) && !cudaFree(p) && cusim_live() == before);
+}
+
+/* Two engines of one process: what one thread captures must not disturb the other one's calls. */
+TEST(a_capture_of_one_thread_is_none_of_another) {
+    cudaStream_t st;
+    cudaGraph_t graph;
+    void *mine, *theirs = NULL;
+    cudaError_t e[3] = {cudaErrorUnknown, cudaErrorUnknown, cudaErrorUnknown};
+    CHECK(!cudaStreamCreate(&st) && !cudaStreamBeginCapture(st, cudaStreamCaptureModeThreadLocal));
+    std::thread other([&] {
+        e[0] = cudaMalloc(&theirs, 8);
+        e[1] = cudaDeviceSynchronize();
+        e[2] = cudaFree(theirs);
+    });
+    other.join();
+    CHECK(!e[0] && !e[1] && !e[2] && cudaMalloc(&mine, 8) == cudaErrorStreamCaptureUnsupported);
+    cudaGetLastError();
+    CHECK(!cudaStreamEndCapture(st, &graph) && !cudaGraphDestroy(graph) && !cudaMalloc(&mine, 8) && !cudaFree(mine));
+    CHECK(!cudaStreamBeginCapture(st, cudaStreamCaptureModeGlobal)); /* that one binds all */
+    std::thread bound([&] { e[0] = cudaMalloc(&theirs, 8); });
+    bound.join();
+    CHECK(e[0] == cudaErrorStreamCaptureUnsupported && !cudaStreamEndCapture(st, &graph) && !cudaGraphDestroy(graph));
+    CHECK(!cudaStreamDestroy(st));
 }
 
 TEST(events_and_absent_devices) {

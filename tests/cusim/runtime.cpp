@@ -38,7 +38,8 @@ static size_t live_objects, device_used, device_total = (size_t)4 << 30;
 static int n_devices = 1;
 static long calls, fail_at; /* fail_at: value of calls at which to fail; 0 never */
 static cudaError_t fail_code;
-static int capturing; /* streams in global or thread-local capture */
+static int capturing;                   /* streams in global capture: they bind every thread */
+static thread_local int capturing_here; /* those that this thread has in thread-local capture */
 static thread_local cudaError_t last;
 static CUstream_st null_stream;
 
@@ -79,7 +80,7 @@ static void queue(cudaStream_t st, work w) {
 /* Waiting for a stream that captures would wait for ever. */
 static cudaError_t no_capture() {
     hold h(lock);
-    return capturing ? fail(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
+    return capturing || capturing_here ? fail(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
 }
 
 static double clock_at; /* of the device; see cusim_pass */
@@ -372,14 +373,16 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t st, cudaStreamCaptureMode mode) 
     hold h(lock);
     st->capture = new CUgraph_st();
     st->mode = mode;
-    capturing += mode != cudaStreamCaptureModeRelaxed;
+    capturing += mode == cudaStreamCaptureModeGlobal;
+    capturing_here += mode == cudaStreamCaptureModeThreadLocal;
     return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t st, cudaGraph_t *graph) {
     cudaError_t e = call(cudaErrorStreamCaptureInvalidated);
     if (!st || !st->capture) return fail(cudaErrorInvalidValue);
     hold h(lock);
-    capturing -= st->mode != cudaStreamCaptureModeRelaxed;
+    capturing -= st->mode == cudaStreamCaptureModeGlobal;
+    capturing_here -= st->mode == cudaStreamCaptureModeThreadLocal;
     if (e) {
         delete st->capture;
         *graph = nullptr;

@@ -1,6 +1,7 @@
 /* engine_double.h - an engine for tests of the server: "derains" by handing back the input with a mark of its own
- * behind it, after as many milliseconds as DERAIN_DOUBLE_MS says, in steps that look at the cancel flag. Include it in
- * one C file: its functions take the place of core/model's. dr_probe() and the limits stay the real ones. */
+ * behind it, after as many milliseconds as DERAIN_DOUBLE_MS says, in steps that look at the cancel flag; it calls
+ * itself a CPU, or what DERAIN_DOUBLE_BACKEND says. Include it in one C file: its functions take the place of
+ * core/model's. dr_probe() and the limits stay the real ones. */
 #ifndef ENGINE_DOUBLE_H
 #define ENGINE_DOUBLE_H
 
@@ -31,7 +32,8 @@ void dr_engine_close(dr_engine *e) {
     dr_free(e);
 }
 const char *dr_engine_backend(const dr_engine *e) {
-    return (void)e, "cpu";
+    const char *name = getenv("DERAIN_DOUBLE_BACKEND");
+    return (void)e, name ? name : "cpu";
 }
 const char *dr_engine_describe(const dr_engine *e) {
     return (void)e, "double, none";
@@ -138,31 +140,87 @@ dr_status dr_compare_picture(dr_model *const *models, int n, const void *data, s
     return s;
 }
 
+/* The way of a picture, step by step as derain.h has it. A batch takes as long as one picture. */
+struct dr_picture {
+    const void *data;
+    size_t len;
+    dr_run_opts opts;
+    dr_run_stats stats;
+    dr_status status; /* of its run */
+};
+
+dr_status dr_picture_open(const void *data, size_t len, const dr_run_opts *opts, dr_picture **ret, dr_error *err) {
+    dr_picture *p = dr_calloc(1, sizeof *p);
+    if (!p) return dr_fail(err, DR_NOMEM, "out of memory");
+    *p = (dr_picture){.data = data, .len = len, .stats = {.decode_ms = 1, .encode_ms = 1}};
+    if (opts) p->opts = *opts;
+    dr_status s = dr_probe(data, len, len, p->opts.limits, &p->stats.input, err);
+    if (s)
+        dr_free(p);
+    else
+        *ret = p;
+    return s;
+}
+void dr_picture_close(dr_picture *p) {
+    dr_free(p);
+}
+void dr_picture_grid(const dr_picture *p, int *ret_w, int *ret_h) {
+    *ret_w = (p->stats.input.width + 3) / 4 * 4;
+    *ret_h = (p->stats.input.height + 3) / 4 * 4;
+}
+dr_status dr_picture_decode(dr_picture *p, dr_error *err) {
+    if (!memmem(p->data, p->len, "fail-me", 7)) return DR_OK;
+    return dr_fail_as(err, DR_CORRUPT, "image_corrupt", "the double was asked to fail");
+}
+
+static bool double_cancelled(const dr_picture *p) {
+    return p->opts.cancel && atomic_load(p->opts.cancel);
+}
+
+dr_status dr_model_run_pictures(dr_model *m, dr_picture *const *p, int n, dr_error *err) {
+    const char *ms = getenv("DERAIN_DOUBLE_MS");
+    const long all = ms ? strtol(ms, NULL, 10) : 0;
+    int cancelled = 0;
+    (void)m, (void)err;
+    for (long left = all; left > 0 && cancelled < n; left -= 5) {
+        poll(NULL, 0, left < 5 ? (int)left : 5);
+        cancelled = 0;
+        for (int i = 0; i < n; i++) {
+            if (p[i]->opts.progress) atomic_store(p[i]->opts.progress, (float)(1.0 - (double)left / (double)all));
+            cancelled += double_cancelled(p[i]);
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        p[i]->status = double_cancelled(p[i]) ? DR_CANCELLED : DR_OK;
+        p[i]->stats.infer_ms = (double)all;
+        p[i]->stats.reran = memmem(p[i]->data, p[i]->len, "run-me-twice", 12) != NULL;
+    }
+    return DR_OK;
+}
+
+dr_status dr_picture_encode(dr_picture *p, void **ret_data, size_t *ret_len, dr_run_stats *ret_stats, dr_error *err) {
+    static const char mark[] = "derained";
+    if (p->status || double_cancelled(p)) return dr_fail(err, DR_CANCELLED, "cancelled");
+    char *out = dr_malloc(p->len + sizeof mark);
+    if (!out) return dr_fail(err, DR_NOMEM, "out of memory");
+    memcpy(out, p->data, p->len);
+    memcpy(out + p->len, mark, sizeof mark);
+    *ret_data = out;
+    *ret_len = p->len + sizeof mark;
+    if (ret_stats) *ret_stats = p->stats;
+    return DR_OK;
+}
+
 dr_status dr_derain(dr_model *m, const void *data, size_t len, const dr_run_opts *opts, void **ret_data,
                     size_t *ret_len, dr_run_stats *ret_stats, dr_error *err) {
-    static const char mark[] = "derained";
-    const char *ms = getenv("DERAIN_DOUBLE_MS");
-    long left = ms ? strtol(ms, NULL, 10) : 0, all = left;
-    dr_run_stats st = {.decode_ms = 1, .infer_ms = (double)left, .encode_ms = 1};
-    (void)m;
-    dr_status s = dr_probe(data, len, len, opts ? opts->limits : NULL, &st.input, err);
+    dr_picture *p = NULL;
+    dr_status s = dr_picture_open(data, len, opts, &p, err);
     if (s) return s;
-    if (memmem(data, len, "fail-me", 7))
-        return dr_fail_as(err, DR_CORRUPT, "image_corrupt", "the double was asked to fail");
-    st.reran = memmem(data, len, "run-me-twice", 12) != NULL;
-    for (; left > 0; left -= 5) {
-        if (opts->cancel && atomic_load(opts->cancel)) return dr_fail(err, DR_CANCELLED, "cancelled");
-        poll(NULL, 0, left < 5 ? (int)left : 5);
-        if (opts->progress) atomic_store(opts->progress, (float)(1.0 - (double)left / (double)all));
-    }
-    char *out = dr_malloc(len + sizeof mark);
-    if (!out) return dr_fail(err, DR_NOMEM, "out of memory");
-    memcpy(out, data, len);
-    memcpy(out + len, mark, sizeof mark);
-    *ret_data = out;
-    *ret_len = len + sizeof mark;
-    *ret_stats = st;
-    return DR_OK;
+    s = dr_picture_decode(p, err);
+    if (!s) s = dr_model_run_pictures(m, &p, 1, err);
+    if (!s) s = dr_picture_encode(p, ret_data, ret_len, ret_stats, err);
+    dr_picture_close(p);
+    return s;
 }
 
 void dr_model_set_yield(dr_model *m, bool (*between)(void *arg), void *arg) {

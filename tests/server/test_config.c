@@ -14,7 +14,7 @@ TEST(defaults_are_the_documented_ones) {
     dr_error err = {0};
     srv_config_init(&c);
     CHECK(!srv_config_defaults(&c, &err));
-    CHECK(!strcmp(c.listen, "127.0.0.1:8650") && c.queue_max == 256 && c.workers == 1 && c.threads == 0);
+    CHECK(!strcmp(c.listen, "127.0.0.1:8650") && c.queue_max == 256 && c.workers == 0 && c.threads == 0);
     CHECK(c.body_max_bytes == 256 << 20 && c.pixels_max == 100000000 && c.side_max == 32768);
     CHECK(c.job_attempts_max == 5 && c.result_ttl == 86400 && c.spool_max_bytes == INT64_C(10) << 30);
     CHECK(c.sync_wait_max_s == 300 && c.free_min_bytes == 1 << 30 && c.free_min_percent == 5 && !c.insecure);
@@ -51,7 +51,9 @@ TEST(errors_name_file_line_and_key) {
         const char *text, *expect;
     } cases[] = {
         {"queue_max = 1\nqueue_mix = 2\n", "f:2: unknown setting 'queue_mix'"},
-        {"\n\nworkers = 0", "f:3: workers must be 1 to 64"},
+        {"\n\nworkers = 65", "f:3: workers must be 0 to 64"},
+        {"batch = 0", "f:1: batch must be 1 to 64"},
+        {"batch_window_ms = -1", "f:1: batch_window_ms must be 0 to 1000"},
         {"threads = 2x", "f:1: threads must be"},
         {"backend = tpu", "f:1: backend must be one of auto|cpu|cuda, not 'tpu'"},
         {"insecure = maybe", "f:1: insecure must be yes or no"},
