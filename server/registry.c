@@ -1,40 +1,29 @@
 /* registry.c - see registry.h: what is resident, what is served, and how that changes; new versions are made by
- * registry_versions.c. One leaf lock guards the pointer to what is served, the counts of its users and the list
- * of tasks; engines are opened, run and freed without it. */
+ * registry_versions.c, engines opened by registry_engines.c. One leaf lock guards the pointer to what is served, the
+ * counts of its users and the list of tasks; engines are opened, run and freed without it. */
 #include "core/base/alloc.h"
 #include "core/base/fs.h"
 #include "core/base/log.h"
 #include "server/model_files.h"
+#include "server/registry_engines.h"
 #include "server/registry_in.h"
 #include <jansson.h>
-#include <math.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-enum {
-    WARM_SIDE = 64,
-    GPU_ENGINES = 2,    /* one computes while the other one copies */
-    GPU_WORKERS_MAX = 8 /* automatic: they decode and encode, one a core */
-};
-
-typedef struct pair {
-    dr_engine *engine;
-    dr_model *model;
-} pair;
-
 typedef struct served { /* a resident version */
     srv_model_id id;
     int users; /* borrowers, and one for being the served one */
     int n;
-    pair pairs[];
+    srv_pair pairs[];
 } served;
 
 typedef struct other { /* an engine's place for the last version that it was asked for besides the served one */
     srv_model_id id;
-    pair p;
+    srv_pair p;
 } other;
 
 typedef struct change_task {
@@ -59,64 +48,17 @@ struct srv_registry {
     srv_registry_stats stats;
 };
 
-/* --- engines --- */
-
-static void pair_close(pair *p) {
-    dr_model_close(p->model);
-    dr_engine_close(p->engine);
-    *p = (pair){0};
-}
-
-/* A picture that every later run resembles: gradients and a few lines. What comes back must be numbers. */
-static dr_status warm(dr_model *m, dr_error *err) {
-    size_t n = (size_t)3 * WARM_SIDE * WARM_SIDE;
-    float *x = dr_malloc(2 * n * sizeof *x);
-    if (!x) return dr_fail(err, DR_NOMEM, "no memory for the test picture");
-    for (size_t i = 0; i < n; i++) {
-        size_t col = i % WARM_SIDE, row = i / WARM_SIDE % WARM_SIDE;
-        x[i] = (float)(col + row) / (float)WARM_SIDE - 1.0f + (col % 11 == row % 3 ? 0.5f : 0.0f);
-    }
-    dr_status s = dr_model_forward(m, x, WARM_SIDE, WARM_SIDE, x + n, err);
-    for (size_t i = n; i < 2 * n && !s; i++)
-        if (!isfinite(x[i]))
-            s = dr_fail_as(err, DR_CORRUPT, "bad_model",
-                           "the network answers a test picture with a value that is none");
-    dr_free(x);
-    return s;
-}
-
-static dr_status engine_open(const srv_registry *r, dr_engine **ret, dr_error *err) {
-    const dr_engine_opts opts = {.backend = r->o.backend,
-                                 .threads = r->o.threads,
-                                 .precision = r->o.precision,
-                                 .fallback = true,
-                                 .plan_cache = r->o.plan_cache};
-    dr_status s = dr_engine_open(&opts, ret, err);
-    return s ? dr_wrap(err, s, "backend '%s'", r->o.backend) : s;
-}
-
-/* p->engine may be open already. sha256 NULL or "": whatever the file holds. */
-static dr_status pair_load(const srv_registry *r, const char *path, const char *sha256, pair *p, dr_error *err) {
-    dr_status s = p->engine ? DR_OK : engine_open(r, &p->engine, err);
-    if (s) return s;
-    s = dr_model_open(p->engine, path, &p->model, err);
-    if (s) return dr_wrap(err, s, "model '%s'", path);
-    if (*dr_model_note(p->model)) dr_log(DR_LOG_INFO, NULL, "model '%s': %s", path, dr_model_note(p->model));
-    const dr_model_info *i = dr_model_get_info(p->model);
-    if (sha256 && *sha256 && strcmp(i->sha256, sha256))
-        return dr_fail_as(err, DR_CORRUPT, "bad_model", "'%s' is not what was registered: its sha-256 differs", path);
-    return warm(p->model, err);
-}
+/* --- resident versions --- */
 
 dr_status srv_registry_try(const srv_registry *r, const char *path, const char *sha256, dr_error *err) {
-    pair p = {0};
-    dr_status s = pair_load(r, path, sha256, &p, err);
-    pair_close(&p);
+    srv_pair p = {0};
+    dr_status s = srv_pair_load(&r->o, path, sha256, &p, err);
+    srv_pair_close(&p);
     return s;
 }
 
 static void served_free(served *v) {
-    for (int i = 0; v && i < v->n; i++) pair_close(&v->pairs[i]);
+    for (int i = 0; v && i < v->n; i++) srv_pair_close(&v->pairs[i]);
     dr_free(v);
 }
 
@@ -132,7 +74,7 @@ static dr_status served_load(const srv_registry *r, const srv_model_id *id, cons
     v->id = *id;
     v->users = 1;
     v->pairs[0].engine = first;
-    for (; v->n < r->engines && !s; v->n++) s = pair_load(r, path, id->sha256, &v->pairs[v->n], err);
+    for (; v->n < r->engines && !s; v->n++) s = srv_pair_load(&r->o, path, id->sha256, &v->pairs[v->n], err);
     if (s) {
         served_free(v);
         return s;
@@ -398,9 +340,9 @@ static dr_status borrow_other(srv_registry *r, other *o, const char *name, int64
         o->p.model = NULL;
         o->id = id_of(&m);
         s = weights_of(r, &m, path, err);
-        if (!s) s = pair_load(r, path, m.sha256, &o->p, err);
+        if (!s) s = srv_pair_load(&r->o, path, m.sha256, &o->p, err);
         count_load(r, !s);
-        if (s) pair_close(&o->p);
+        if (s) srv_pair_close(&o->p);
         if (s && s != DR_NOMEM) s = unusable(&m, err);
     }
     db_model_clear(&m);
@@ -542,24 +484,15 @@ static dr_status serve_default(srv_registry *r, const char *name, dr_error *err)
     return DR_OK;
 }
 
-/* What depends on the device: a CPU's worker computes itself, a GPU's workers share it. */
-static void count_engines(srv_registry *r) {
-    const bool gpu = srv_registry_on_gpu(r);
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    if (cores > GPU_WORKERS_MAX) cores = GPU_WORKERS_MAX;
-    r->workers = r->o.workers ? r->o.workers : gpu && cores > 1 ? (int)cores : 1;
-    r->engines = gpu && r->workers > GPU_ENGINES ? GPU_ENGINES : r->workers;
-}
-
 static dr_status open_configured(srv_registry *r, dr_error *err) {
     srv_model_id id = {0};
     dr_engine *e = NULL;
-    dr_status s = engine_open(r, &e, err);
+    dr_status s = srv_engine_open(&r->o, &e, err);
     if (s) return s;
     snprintf(r->backend, sizeof r->backend, "%s", dr_engine_backend(e));
     const char *note = dr_engine_note(e);
     if (note && *note) dr_log(DR_LOG_INFO, NULL, "%s", note);
-    count_engines(r);
+    srv_engines_count(r->backend, r->o.workers, &r->workers, &r->engines);
     if (!(r->others = dr_calloc((size_t)r->engines, sizeof *r->others))) {
         dr_engine_close(e);
         return dr_fail(err, DR_NOMEM, "out of memory");
@@ -602,7 +535,7 @@ void srv_registry_close(srv_registry *r) {
     pthread_mutex_unlock(&r->mu);
     if (r->started) pthread_join(r->thread, NULL);
     leave(r, r->now);
-    for (int i = 0; r->others && i < r->engines; i++) pair_close(&r->others[i].p);
+    for (int i = 0; r->others && i < r->engines; i++) srv_pair_close(&r->others[i].p);
     pthread_cond_destroy(&r->cond);
     pthread_mutex_destroy(&r->mu);
     dr_free(r->others);

@@ -5,6 +5,8 @@
 #include "core/base/parse.h"
 #include "server/model_files.h"
 #include "server/registry.h"
+#include "server/registry_engines.h"
+#include "tests/cuda/emulated.h"
 #include "tests/db/util.h"
 #include "tests/t.h"
 #include <dirent.h>
@@ -30,11 +32,13 @@ static bool make_model(const char *name, uint64_t seed) {
     return !dr_model_init_file(&spec, in_dir(name), NULL);
 }
 
+static const char *backend = "cpu";
+
 static dr_status up_with(const char *model, int workers, dr_error *err) {
     static char path[400], data[300];
     snprintf(path, sizeof path, "%s", in_dir(model));
     snprintf(data, sizeof data, "%s/data", dir);
-    const srv_registry_opts o = {.data = data, .model = path, .backend = "cpu", .threads = 1, .workers = workers};
+    const srv_registry_opts o = {.data = data, .model = path, .backend = backend, .threads = 1, .workers = workers};
     srv_registry_opts with_db = o;
     dr_status s = db_open(data, NULL, &db, err);
     with_db.db = db;
@@ -337,5 +341,51 @@ TEST(a_thousand_changes_leave_memory_where_it_was) {
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     CHECK(after - before < 2 << 20); /* a model of this size takes 0.5 MB: 1000 leaked ones could not hide */
 #endif
+    end();
+}
+
+/* --- engines --- */
+
+TEST(a_gpu_has_two_engines_for_any_number_of_workers) {
+    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    int w, e;
+    for (int n = 1; n <= 64; n++) {
+        srv_engines_count("cpu", n, &w, &e);
+        CHECK(w == n && e == n);
+        srv_engines_count("cuda", n, &w, &e);
+        CHECK(w == n && e == (n < 2 ? n : 2));
+    }
+    srv_engines_count("cpu", 0, &w, &e);
+    CHECK(w == 1 && e == 1);
+    srv_engines_count("cuda", 0, &w, &e);
+    CHECK(w == (cores > 8 ? 8 : cores) && e == (w < 2 ? w : 2));
+}
+
+TEST(versions_on_a_gpu_are_lent_by_engine) {
+    char module[600];
+    float a[PLANES], b[PLANES], other[PLANES];
+    int64_t v;
+    bool made;
+    dr_error err = {0};
+    snprintf(module, sizeof module, "%s/derain-cuda.so", getenv("DERAIN_MODULE_DIR"));
+    if (!dr_fs_exists(module)) SKIP("no emulated module");
+    begin();
+    backend = "cuda";
+    dr_status s = up_with("a.safetensors", 5, &err);
+    backend = "cpu";
+    CHECK_MSG(!s, "%s", err.text);
+    CHECK(srv_registry_on_gpu(reg) && srv_registry_workers(reg) == 5 && srv_registry_engines(reg) == 2);
+    srv_borrow x = {0}, y = {0};
+    CHECK(!srv_registry_borrow(reg, 0, "tiny", 0, &x, NULL) && !srv_registry_borrow(reg, 1, "tiny", 0, &y, NULL));
+    CHECK(x.model != y.model && picture(x.model, a) && picture(y.model, b) && !memcmp(a, b, sizeof a));
+    srv_registry_give_back(reg, &x);
+    srv_registry_give_back(reg, &y);
+    CHECK(add("b.safetensors", "job_1", DB_ACCEPTED, &v, &made) == DR_OK);
+    CHECK(!srv_registry_borrow(reg, 1, "tiny", v, &x, NULL) && x.id.version == v && picture(x.model, other));
+    CHECK(memcmp(a, other, sizeof a));
+    srv_registry_give_back(reg, &x);
+    CHECK(use(v, false, NULL) == DR_OK && !srv_registry_borrow(reg, 0, "tiny", 0, &y, NULL));
+    CHECK(y.id.version == v && picture(y.model, b) && !memcmp(b, other, sizeof b));
+    srv_registry_give_back(reg, &y);
     end();
 }
