@@ -261,6 +261,27 @@ TEST(other_sizes_pass_one_in_its_window) {
     end(&s);
 }
 
+/* Two in their windows: when the first one runs, the second has no reason to wait any more. */
+TEST(a_run_ends_the_windows_of_others) {
+    static scene s;
+    static client a, b, late[2];
+    CHECK(begin(&s, 2, 8, 800));
+    atomic_store(&s.last_ms, 300);
+    prepare(&s, &a, 'a', 64);
+    prepare(&s, &late[0], 'l', 64);
+    prepare(&s, &b, 'b', 128);
+    prepare(&s, &late[1], 'm', 128);
+    for (int i = 0; i < 2; i++) srv_batcher_expect(s.b, &late[i].item);
+    CHECK(start(&a) && until_waiting(&s, 1));
+    poll(NULL, 0, 500);
+    CHECK(runs(&s) == 0 && start(&b));
+    join(&a);
+    join(&b);
+    CHECK_MSG(s.n == 2 && b.ms < 300 + 600, "%g ms", b.ms); /* 300 of the first window, not 800 of its own */
+    for (int i = 0; i < 2; i++) srv_batcher_forget(s.b, &late[i].item);
+    end(&s);
+}
+
 /* --- batches --- */
 
 TEST(what_comes_while_the_device_is_busy_is_one_batch) {
@@ -359,6 +380,23 @@ TEST(who_is_cancelled_leaves_at_once_and_alone) {
     join(&c[3]);
     CHECK(!c[1].status && !c[3].status && s.n == 3 && !strcmp(s.run[1].who, "b") && !strcmp(s.run[2].who, "X"));
     end(&s);
+}
+
+/* Nobody has woken it yet when a leader looks round. */
+TEST(who_is_cancelled_is_not_taken_along) {
+    static scene s;
+    static client first, c[3];
+    static const int w[] = {64, 64, 64};
+    for (int round = 0; round < 40; round++) {
+        CHECK(begin(&s, 1, 8, 0) && occupy(&s, &first) && queue_up(&s, c, "abc", w));
+        hold(&s, false);
+        atomic_store(&c[1].cancel, true);
+        sem_post(&s.go);
+        join(&first);
+        for (int i = 0; i < 3; i++) join(&c[i]);
+        CHECK_MSG(s.n == 2 && !strcmp(s.run[1].who, "ac") && c[1].status == DR_CANCELLED, "'%s'", s.run[1].who);
+        end(&s);
+    }
 }
 
 TEST(cancelled_before_the_offer_is_cancelled) {
