@@ -55,9 +55,10 @@ TEST(every_batch_gives_what_its_pictures_get_alone) {
     equal_to_alone(&gpu);
 }
 
-TEST(in_f32_too) {
+TEST(in_bf16_and_f32_too) {
     if (!find_sim()) SKIP("no emulated module");
-    equal_to_alone(&(dr_engine_opts){.backend = "cuda", .threads = 1, .full_f32 = true});
+    equal_to_alone(&(dr_engine_opts){.backend = "cuda", .threads = 1, .precision = "bf16"});
+    if (!t_bad) equal_to_alone(&(dr_engine_opts){.backend = "cuda", .threads = 1, .precision = "f32"});
 }
 
 /* ---- memory -------------------------------------------------------------------------------------------------------

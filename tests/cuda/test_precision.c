@@ -389,3 +389,42 @@ TEST(other_weights_under_the_name_are_not_taken) {
     unlink(path);
     CHECK_MSG(!s && t == DR_CORRUPT && strstr(err.text, "other weights"), "%d %s", (int)t, err.text);
 }
+
+/* In a batch only the picture that needs it is run again, and every answer is that of the picture alone. */
+TEST(a_batch_is_run_again_where_it_must_be) {
+    enum { N = 4 };
+    CHECK_MSG(!craft(VALUES, 3), "%s", err.text);
+    rig r;
+    file in[N] = {painted(64, 64), spike(64), painted(62, 63), spike(64)}, alone[N] = {{0}}, out;
+    dr_picture *p[N] = {NULL};
+    dr_run_stats stats;
+    int right = 0, again = 0;
+    dr_status s = rig_open(&r, "cuda", NULL, false, path);
+    for (int i = 0; i < N && !s; i++) {
+        s = rig_run(&r, in[i]);
+        if (!s && r.stats.reran != (i % 2 == 1))
+            s = dr_fail(&err, DR_INTERNAL, "picture %d alone: %d", i, r.stats.reran);
+        alone[i] = r.out;
+        r.out = (file){0};
+        if (!s) s = dr_picture_open(in[i].data, in[i].len, NULL, &p[i], &err);
+        if (!s) s = dr_picture_decode(p[i], &err);
+    }
+    const uint64_t before = r.m ? r.m->n_reruns : 0;
+    if (!s) s = dr_model_run_pictures(r.m, p, N, &err);
+    const uint64_t reruns = r.m ? r.m->n_reruns - before : 0;
+    for (int i = 0; i < N && !s; i++) {
+        s = dr_picture_encode(p[i], &out.data, &out.len, &stats, &err);
+        if (s) break;
+        right += out.len == alone[i].len && !memcmp(out.data, alone[i].data, out.len) && stats.reran == (i % 2 == 1);
+        again += stats.reran;
+        file_done(&out);
+    }
+    for (int i = 0; i < N; i++) {
+        dr_picture_close(p[i]);
+        file_done(&in[i]);
+        file_done(&alone[i]);
+    }
+    rig_close(&r);
+    unlink(path);
+    CHECK_MSG(!s && right == N && again == 2 && reruns == 2, "%s: %d of %d right, %d again", err.text, right, N, again);
+}
