@@ -52,7 +52,7 @@ DR_MUSTUSE dr_status dr_probe(const void *data, size_t len, uint64_t total, cons
 typedef struct dr_engine_opts {
     const char *backend;   /* "auto" (NULL), "cpu", "cuda" */
     int threads;           /* 0 = all cores */
-    bool fallback;         /* a device that fails or is too small for a picture: the CPU takes over (as "auto" would) */
+    bool fallback;         /* a device that fails, or is too small for a picture in bands: the CPU takes over */
     const char *precision; /* "auto" (NULL): f16 on a GPU, f32 on the CPU; "f32", "f16", "bf16" (docs: deraind(8)) */
     bool background; /* on a GPU its work is queued behind that of other engines (comparisons, gates of versions) */
     const char *plan_cache; /* file of convolution plans tuned for this GPU; NULL or "" = none */
@@ -96,8 +96,12 @@ const char *dr_model_note(const dr_model *m);
  * more urgent runs pass; false breaks the run off (CANCELLED). NULL = not asked. */
 void dr_model_set_yield(dr_model *m, bool (*between)(void *), void *arg);
 
-/* Most bytes that a run of a w x h picture takes on top of the resident model (activations, scratch, pixels). */
+/* Most bytes that a run of a w x h picture takes on top of the resident model (activations, scratch, pixels) where
+ * there is room, and the least that it can do with: it then goes through the network in bands (docs/performance.md),
+ * which takes up to three times as long and gives the same picture. A run keeps within any mem_budget from the least
+ * on. 0 for pictures that are too small; UINT64_MAX: more than can be counted. */
 uint64_t dr_model_run_bytes(const dr_model *m, int width, int height);
+uint64_t dr_model_run_bytes_min(const dr_model *m, int width, int height);
 
 /* Random weights from a seed, METHOD.md section 5 (released) or gain 1 with a zero last layer where residual != 0. */
 typedef struct dr_model_spec {

@@ -34,10 +34,8 @@ dr_status dr_bench_run(dr_model *m, int width, int height, int runs, dr_bench *r
     if (width < lim.side_min || height < lim.side_min || width > lim.side_max || height > lim.side_max)
         return dr_fail(err, DR_INVALID, "%d x %d pixels: sides must be from %d to %d", width, height, lim.side_min,
                        lim.side_max);
-    uint64_t need = dr_model_run_bytes(m, width, height);
-    if (need > lim.mem_budget) /* before the picture is made */
-        return dr_fail_limit(err, "memory", "mem_budget", (int64_t)lim.mem_budget, (int64_t)need,
-                             "%d x %d pixels need %.1f GB of memory", width, height, (double)need / 1e9);
+    dr_status fits = dr_model_check_budget(m, width, height, lim.mem_budget, err); /* before the picture is made */
+    if (fits) return fits;
     dr_image img = {0};
     double *ms = dr_malloc((size_t)runs * sizeof *ms);
     dr_status s =

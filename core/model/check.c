@@ -46,6 +46,8 @@ static bool all_finite(const float *p, size_t n) {
 /* img becomes the output; the numbers that need the floats are made here. */
 static dr_status run(dr_model *m, dr_image *img, const dr_check_opts *o, dr_check *c, dr_error *err) {
     const dr_plan_watch watch = {.cancel = o->cancel};
+    dr_limits lim = o->limits ? *o->limits : (dr_limits){0};
+    dr_limits_fill(&lim);
     int pw = dr_padded_side(img->width), ph = dr_padded_side(img->height);
     size_t n = (size_t)3 * (size_t)pw * (size_t)ph;
     double before[3], after[3];
@@ -53,7 +55,7 @@ static dr_status run(dr_model *m, dr_image *img, const dr_check_opts *o, dr_chec
     if (!p) return dr_fail(err, DR_NOMEM, "no memory for %d x %d pixels", pw, ph);
     dr_planar_from_image(img, p, pw, ph);
     plane_means(p, pw, ph, img->width, img->height, before);
-    dr_status s = dr_model_run_planes(m, p, pw, ph, &watch, err);
+    dr_status s = dr_model_run_planes(m, p, pw, ph, lim.mem_budget, &watch, err);
     if (!s) {
         c->finite = all_finite(p, n);
         plane_means(p, pw, ph, img->width, img->height, after);

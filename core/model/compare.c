@@ -36,16 +36,20 @@ static dr_status ask(const dr_compare_opts *o, dr_error *err) {
     return s;
 }
 
+/* *ret_run: what the budget leaves for a run, beside the pictures that are kept. */
 static dr_status check_memory(dr_model *const *models, int n, const dr_picture_info *info, uint64_t budget,
-                              dr_error *err) {
+                              uint64_t *ret_run, dr_error *err) {
     uint64_t pixels = (uint64_t)info->width * (uint64_t)info->height, most = 0;
     for (int i = 0; i < n; i++) {
-        uint64_t run = dr_model_run_bytes(models[i], info->width, info->height);
+        uint64_t run = dr_model_run_bytes_min(models[i], info->width, info->height);
         if (run > most) most = run;
     }
     uint64_t kept = pixels * ((uint64_t)info->channels * (uint64_t)(n + 3) + SCORE_BYTES),
              need = most > UINT64_MAX - kept ? UINT64_MAX : most + kept;
-    if (need <= budget) return DR_OK;
+    if (need <= budget) {
+        *ret_run = budget - kept;
+        return DR_OK;
+    }
     return dr_fail_limit(err, "memory", "mem_budget", (int64_t)budget, need > INT64_MAX ? INT64_MAX : (int64_t)need,
                          "to compare at %d x %d pixels takes %.1f GB of memory, the budget is %.1f GB", info->width,
                          info->height, (double)need / 1e9, (double)budget / 1e9);
@@ -58,7 +62,8 @@ static dr_status load(const void *data, size_t len, const dr_limits *lim, dr_ima
 }
 
 /* out is a copy of the input and becomes what the network makes of it. */
-static dr_status run(dr_model *m, dr_image *out, const dr_compare_opts *o, bool *ret_finite, dr_error *err) {
+static dr_status run(dr_model *m, dr_image *out, uint64_t mem_budget, const dr_compare_opts *o, bool *ret_finite,
+                     dr_error *err) {
     const dr_plan_watch watch = {.cancel = o->cancel};
     const int pw = dr_padded_side(out->width), ph = dr_padded_side(out->height);
     const size_t n = (size_t)3 * (size_t)pw * (size_t)ph;
@@ -67,7 +72,7 @@ static dr_status run(dr_model *m, dr_image *out, const dr_compare_opts *o, bool 
     dr_planar_from_image(out, p, pw, ph);
     dr_status s = enter(o, err);
     if (!s) {
-        s = dr_model_run_planes(m, p, pw, ph, &watch, err);
+        s = dr_model_run_planes(m, p, pw, ph, mem_budget, &watch, err);
         leave(o);
     }
     *ret_finite = true;
@@ -107,13 +112,14 @@ dr_status dr_compare_picture(dr_model *const *models, int n, const void *data, s
     dr_image in = {0}, truth = {0}, out[DR_COMPARE_MAX] = {{0}};
     dr_compare_row row = {.n = n, .has_truth = clean != NULL};
     dr_picture_info info;
+    uint64_t run_bytes = 0;
     if (n < 1 || n > DR_COMPARE_MAX) return dr_fail(err, DR_INVALID, "%d versions to compare", n);
     dr_limits_fill(&lim);
     dr_status s = dr_probe(data, len, len, &lim, &info, err);
     if (!s && (info.width < SIDE_MIN || info.height < SIDE_MIN))
         s = dr_fail_as(err, DR_INVALID, "image_too_small", "%d x %d pixels: a side is below %d", info.width,
                        info.height, SIDE_MIN);
-    if (!s) s = check_memory(models, n, &info, lim.mem_budget, err);
+    if (!s) s = check_memory(models, n, &info, lim.mem_budget, &run_bytes, err);
     if (!s) s = ask(o, err);
     if (!s) s = load(data, len, &lim, &in, err);
     if (!s && clean) s = load_truth(clean, clean_len, &lim, &in, &truth, err);
@@ -121,7 +127,7 @@ dr_status dr_compare_picture(dr_model *const *models, int n, const void *data, s
     if (!s) s = measure(&in, NULL, against, o, &row.col[0], err);
     for (int i = 0; i < n && !s; i++) {
         s = dr_image_copy(&in, &out[i], err);
-        if (!s) s = run(models[i], &out[i], o, &row.col[i + 1].finite, err);
+        if (!s) s = run(models[i], &out[i], run_bytes, o, &row.col[i + 1].finite, err);
         if (!s) s = measure(&out[i], &in, against, o, &row.col[i + 1], err);
     }
     row.width = in.width;

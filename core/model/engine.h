@@ -16,7 +16,8 @@ struct dr_engine {
     char note[160];
     void *block; /* activations; shared by all plans of all models, since one run follows the other */
     size_t block_bytes;
-    int n_small; /* runs in a row that needed less than half of it */
+    uint64_t scratch; /* that much of what runs need beside it the backend has by now */
+    int n_small;      /* runs in a row that needed less than half of it */
     int threads;
     dr_precision precision; /* what it computes in: F32, BF16 or F16, never AUTO */
     dr_engine *wide;        /* range.h: the same device in bf16; NULL until needed */
@@ -34,7 +35,8 @@ struct dr_model {
     dr_model_info info;
     struct {
         dr_plan *plan;
-        int n, w, h; /* pictures; padded sides */
+        int n, w, h;    /* pictures; padded sides */
+        uint64_t limit; /* chosen for so much memory; UINT64_MAX = the whole plan */
         uint64_t used;
     } plans[DR_PLANS_MAX];
     uint64_t clock;
@@ -51,7 +53,7 @@ struct dr_model {
 /* Sides of the planes that a picture is padded to. */
 int dr_padded_side(int side);
 
-/* The plan for n pictures of a padded size, owned by m and good until another one is asked for. */
+/* The whole plan for n pictures of a padded size, owned by m and good until another one is asked for. */
 DR_MUSTUSE dr_status dr_model_plan(dr_model *m, int n, int pw, int ph, dr_plan **ret, dr_error *err);
 /* e->block with at least `bytes`. */
 DR_MUSTUSE dr_status dr_engine_block(dr_engine *e, size_t bytes, dr_error *err);
@@ -64,18 +66,20 @@ DR_MUSTUSE dr_status dr_model_run_plan(dr_model *m, dr_plan *p, const dr_plan_wa
 /* How many of n pictures of a padded size may run at once, at least 1: within `budget` bytes of a run, and in what the
  * device has free. */
 int dr_model_room(const dr_model *m, int n, int pw, int ph, uint64_t budget);
-/* TOO_LARGE memory (setting mem_budget): a picture of this size takes more than `budget`. */
-DR_MUSTUSE dr_status dr_model_check_budget(const dr_model *m, int w, int h, uint64_t budget, dr_error *err);
-
 /* The picture as a backend takes it. */
 dr_pixel_view dr_pixels_of(const dr_image *img);
 
-/* planes (3,ph,pw) in, the output over it. Sides are padded ones. */
-DR_MUSTUSE dr_status dr_model_run_planes(dr_model *m, float *planes, int pw, int ph, const dr_plan_watch *watch,
-                                         dr_error *err);
+/* planes (3,ph,pw) in, the output over it (half of it, where that fails). Sides are padded ones. TOO_LARGE memory: not
+ * even in bands within mem_budget. */
+DR_MUSTUSE dr_status dr_model_run_planes(dr_model *m, float *planes, int pw, int ph, uint64_t mem_budget,
+                                         const dr_plan_watch *watch, dr_error *err);
 
-/* Derain the decoded picture in place; its depth becomes `depth` (0: stays). TOO_LARGE memory above mem_budget. */
+/* Derain the decoded picture in place; its depth becomes `depth` (0: stays). Where it fails, the picture may be half
+ * done. TOO_LARGE memory: not even in bands within mem_budget. */
 DR_MUSTUSE dr_status dr_model_run_image(dr_model *m, dr_image *img, int depth, uint64_t mem_budget,
                                         const dr_plan_watch *watch, dr_error *err);
+
+/* TOO_LARGE memory: a picture of w x h pixels takes more than that, even in bands. */
+DR_MUSTUSE dr_status dr_model_check_budget(const dr_model *m, int w, int h, uint64_t mem_budget, dr_error *err);
 
 #endif

@@ -9,7 +9,8 @@ typedef struct fuser {
     const dr_node *nodes;
     int n;
     dr_backend *be;
-    bool norms; /* the backend has norm_stats and norm_apply, and they are wanted */
+    const bool *whole; /* NULL: all values are */
+    bool norms;        /* the backend has norm_stats and norm_apply, and they are wanted */
     dr_step *how;
     bool *need;       /* has to exist */
     bool *need_stats; /* instance norms: their statistics have to exist */
@@ -98,7 +99,8 @@ static void choose_conv(fuser *f, dr_var i) {
         if (f->need_stats[k] && f->nodes[k].in[0] == i) out = k;
     for (int k = f->norms ? n - 1 : -1; k >= 0; k--) {
         ways[k].out_norm = out;
-        bool stats = out >= 0 && takes(f, i, &ways[k], true);
+        bool is_whole = !f->whole || (f->whole[i] && f->whole[ways[k].x]);
+        bool stats = out >= 0 && is_whole && takes(f, i, &ways[k], true);
         if (!stats) ways[k].out_norm = -1;
         if (stats || (k > 0 && takes(f, i, &ways[k], false))) {
             best = &ways[k];
@@ -172,9 +174,9 @@ static void choose(fuser *f, dr_var i) {
     for (int k = 0; k < n->op->n_in; k++) f->need[n->in[k]] = true;
 }
 
-dr_status dr_fuse(const dr_node *nodes, int n, dr_var input, dr_var output, dr_backend *be, bool fuse, dr_step *ret,
-                  int *ret_n, dr_error *err) {
-    fuser f = {.nodes = nodes, .n = n, .be = be, .norms = fuse && dr_be_is_fused(be)};
+dr_status dr_fuse(const dr_node *nodes, int n, dr_var input, dr_var output, dr_backend *be, bool fuse,
+                  const bool *whole, dr_step *ret, int *ret_n, dr_error *err) {
+    fuser f = {.nodes = nodes, .n = n, .be = be, .whole = whole, .norms = fuse && dr_be_is_fused(be)};
     size_t size = (size_t)n;
     dr_status st = DR_OK;
     f.how = dr_calloc(size, sizeof *f.how);

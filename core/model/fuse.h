@@ -27,8 +27,10 @@ typedef struct dr_step {
     bool fused;   /* CONV: conv2d_fused, not conv2d */
 } dr_step;
 
-/* ret has room for 2n steps. INTERNAL for a second input. */
+/* whole: values that are made and kept as a whole, NULL: all of them. A convolution leaves statistics only where it and
+ * what it reads are such ones: those of a band are of no use. ret has room for 2n steps. INTERNAL for a second input.
+ */
 DR_MUSTUSE dr_status dr_fuse(const dr_node *nodes, int n, dr_var input, dr_var output, dr_backend *be, bool fuse,
-                             dr_step *ret, int *ret_n, dr_error *err);
+                             const bool *whole, dr_step *ret, int *ret_n, dr_error *err);
 
 #endif

@@ -82,12 +82,14 @@ dr_status dr_model_transplant(dr_model *m, const void *data, size_t len, const v
     static const dr_check_opts none = {0};
     const dr_check_opts *o = opts ? opts : &none;
     const dr_plan_watch watch = {.cancel = o->cancel};
+    dr_limits lim = o->limits ? *o->limits : (dr_limits){0};
+    dr_limits_fill(&lim);
     planes p;
     void *rained = NULL;
     size_t rained_len = 0;
     dr_status s = load(data, len, clean, clean_len, o, &p, err);
     if (s) return s;
-    s = dr_model_run_planes(m, p.out, p.pw, p.ph, &watch, err);
+    s = dr_model_run_planes(m, p.out, p.pw, p.ph, lim.mem_budget, &watch, err);
     for (size_t i = 0; i < p.n && !s; i++) { /* over `out`: the input of the pair */
         float v = p.clean[i] + p.rainy[i] - p.out[i];
         p.out[i] = v < -1 ? -1 : v > 1 ? 1 : v;

@@ -153,7 +153,7 @@ TEST(odd_sizes_are_mirrored_run_and_cut) {
                 want[(c * 20 + i) * 24 + k] = x[(c * 19 + (i < 19 ? i : 36 - i)) * 22 + (k < 22 ? k : 42 - k)];
     dr_error err = {0};
     CHECK_MSG(!dr_model_forward(r.m, x, 22, 19, got, &err), "%s", err.text);
-    CHECK(!dr_model_run_planes(r.m, want, 24, 20, NULL, &err));
+    CHECK(!dr_model_run_planes(r.m, want, 24, 20, UINT64_MAX, NULL, &err));
     for (int c = 0; c < 3; c++)
         for (int i = 0; i < 19; i++)
             for (int k = 0; k < 22; k++) CHECK(got[(c * 19 + i) * 22 + k] == want[(c * 20 + i) * 24 + k]);
@@ -231,7 +231,8 @@ TEST(memory_is_charged_before_it_is_taken) {
     CHECK(rig_open(&r, 2, 1, false));
     size_t len, out_len;
     void *in = png(64, 64, 3, 8, &len), *out;
-    uint64_t need = dr_model_run_bytes(r.m, 64, 64);
+    const uint64_t all = dr_model_run_bytes(r.m, 64, 64), need = dr_model_run_bytes_min(r.m, 64, 64);
+    CHECK(need < all);
     dr_limits lim = {.mem_budget = need - 1};
     dr_run_opts o = {.limits = &lim};
     dr_error err = {0};
@@ -241,12 +242,24 @@ TEST(memory_is_charged_before_it_is_taken) {
               "%s", err.text);
     CHECK(r.e->block == NULL); /* nothing was taken for it */
     lim.mem_budget = need;
+    CHECK(!dr_derain(r.m, in, len, &o, &out, &out_len, NULL, NULL)); /* in bands */
+    const size_t little = r.e->block_bytes;
+    dr_free(out);
+    lim.mem_budget = all;
     CHECK(!dr_derain(r.m, in, len, &o, &out, &out_len, NULL, NULL));
+    CHECK(r.e->block_bytes > little);
+    dr_free(out);
+    lim.mem_budget = need; /* a block that is kept for speed does not outweigh a budget */
+    CHECK(!dr_derain(r.m, in, len, &o, &out, &out_len, NULL, NULL) && r.e->block_bytes == little);
     dr_free(out);
     dr_free(in);
     /* grows with the picture, whatever its shape, and survives sizes that no machine holds */
-    CHECK(dr_model_run_bytes(r.m, 640, 640) > 50 * need && dr_model_run_bytes(r.m, 8, 64) == 0);
+    CHECK(dr_model_run_bytes(r.m, 640, 640) > 50 * all && dr_model_run_bytes(r.m, 8, 64) == 0);
     CHECK(dr_model_run_bytes(r.m, 32768, 32768) > 100000000000u);
+    CHECK(dr_model_run_bytes_min(r.m, 640, 640) < dr_model_run_bytes(r.m, 640, 640) / 2);
+    CHECK(dr_model_run_bytes_min(r.m, 8, 64) == 0);
+    const uint64_t huge = dr_model_run_bytes_min(r.m, 32768, 32768);
+    CHECK_MSG(huge > 50000000000u && huge < dr_model_run_bytes(r.m, 32768, 32768) / 2, "%zu", (size_t)huge);
     rig_close(&r);
 }
 

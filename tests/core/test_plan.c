@@ -98,7 +98,7 @@ static dr_status plan_of(net *t, dr_shape in, bool fuse, dr_plan **ret, dr_error
     dr_graph g;
     dr_graph_init(&g, NULL, NULL, DR_MODE_PLAN);
     dr_var x = dr_input(&g, (dr_tensor){.shape = in}, false), y = dr_generator_forward(&g, &t->g, x, NULL);
-    dr_status s = dr_plan_build(&g, x, y, t->be, fuse, t->g.params.p, t->g.params.n, t->slots, ret, err);
+    dr_status s = dr_plan_build(&g, x, y, t->be, fuse, t->g.params.p, t->g.params.n, t->slots, NULL, ret, err);
     dr_graph_done(&g);
     return s;
 }

@@ -118,7 +118,7 @@ static void serve(dr_model *m, int w, int h, int channels, int depth, int out_de
         ((uint8_t *)img.pixels)[i] = (uint8_t)(i / 5 + dr_rng_below(&r, 90));
     if (!s) s = dr_image_copy(&img, &want, &err);
     dr_planar_from_image(&img, x, pw, ph);
-    if (!s) s = dr_model_run_planes(m, x, pw, ph, NULL, &err);
+    if (!s) s = dr_model_run_planes(m, x, pw, ph, UINT64_MAX, NULL, &err);
     if (!s && out_depth != depth) s = dr_image_set_depth(&want, out_depth, &err);
     if (!s) dr_planar_to_image(x, pw, ph, &want);
     bool same = true;

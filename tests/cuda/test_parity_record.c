@@ -30,7 +30,7 @@ static dr_status rig_open(rig *r, dr_precision precision, int side) {
     dr_graph_init(&g, NULL, NULL, DR_MODE_PLAN);
     dr_var x = dr_input(&g, (dr_tensor){.shape = {1, 3, side, side}}, false);
     dr_var y = dr_generator_forward(&g, &r->g, x, NULL);
-    s = dr_plan_build(&g, x, y, r->be, true, r->g.params.p, r->g.params.n, r->slots, &r->p, &err);
+    s = dr_plan_build(&g, x, y, r->be, true, r->g.params.p, r->g.params.n, r->slots, NULL, &r->p, &err);
     dr_graph_done(&g);
     if (!s) s = dr_be_alloc(r->be, dr_plan_bytes(r->p), &r->block, &err);
     return s;

@@ -98,11 +98,12 @@ static float blurred(const float *in, int w, int h, int c, int y, int x) {
     return sum / 81;
 }
 
-dr_status dr_model_run_planes(dr_model *m, float *planes, int pw, int ph, const dr_plan_watch *watch, dr_error *err) {
+dr_status dr_model_run_planes(dr_model *m, float *planes, int pw, int ph, uint64_t mem_budget,
+                              const dr_plan_watch *watch, dr_error *err) {
     size_t n = (size_t)3 * (size_t)pw * (size_t)ph;
     const char *name = m->info.name;
     float *in = malloc(n * sizeof *in);
-    (void)watch, (void)err;
+    (void)mem_budget, (void)watch, (void)err;
     called++;
     memcpy(in, planes, n * sizeof *in);
     if (strstr(name, "helps")) without_streaks(in, planes, pw, ph);
