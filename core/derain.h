@@ -156,6 +156,8 @@ void dr_picture_close(dr_picture *p); /* NULL is fine */
 /* Sides of the grid that the network works on: those of the picture, rounded up. Pictures of equal ones run together.
  */
 void dr_picture_grid(const dr_picture *p, int *ret_w, int *ret_h);
+/* Before its run: what the run may take, in the place of limits.mem_budget. */
+void dr_picture_set_budget(dr_picture *p, uint64_t mem_budget);
 /* Any thread. CORRUPT image_corrupt; TOO_LARGE memory; CANCELLED; NOMEM. */
 DR_MUSTUSE dr_status dr_picture_decode(dr_picture *p, dr_error *err);
 

@@ -196,9 +196,9 @@ static srv_next refuse(srv_req *r, dr_status s, dr_error *err) {
         err->actual <= app->cfg->pixels_max) {
         int64_t pixels = err->actual;
         err->limit = (int64_t)(beside ? srv_memory_for_run(app) : app->limits.mem_budget);
-        err->actual = (int64_t)srv_memory_of_picture(app, (uint64_t)pixels);
+        err->actual = (int64_t)srv_memory_least(app, (uint64_t)pixels);
         snprintf(err->setting, sizeof err->setting, "mem_budget");
-        snprintf(err->text, sizeof err->text, "a picture of %lld pixels needs about %lld MB of memory%s",
+        snprintf(err->text, sizeof err->text, "a picture of %lld pixels needs at least about %lld MB of memory%s",
                  (long long)pixels, (long long)(err->actual >> 20),
                  beside ? ", and a training holds a part of it now" : "");
     }

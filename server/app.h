@@ -19,10 +19,9 @@
 
 typedef struct srv_app {
     const srv_config *cfg;
-    dr_limits limits;        /* what intake checks: the settings, and the pixels that mem_budget allows */
-    uint64_t bytes_per_mpix; /* memory of a run, for the text of a refusal */
-    bool pixels_by_memory;   /* limits.pixels_max follows from mem_budget */
-    int workers, engines;    /* jobs at a time; runs of the network at a time */
+    dr_limits limits;      /* what intake checks: the settings, and the pixels that mem_budget allows */
+    bool pixels_by_memory; /* limits.pixels_max follows from mem_budget */
+    int workers, engines;  /* jobs at a time; runs of the network at a time */
     srv_memory memory;
     db_store *db;
     srv_spool *spool;

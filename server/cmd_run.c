@@ -89,7 +89,7 @@ int srv_cmd_run(int argc, char **argv) {
          .kind = SRV_OPT_BYTES,
          .to = &budget,
          .arg = "BYTES",
-         .help = "most memory for the run, such as 4G [half of the memory]"},
+         .help = "most memory for the run, such as 4G; what wants more goes in bands [half of the memory]"},
         {.name = "quiet", .kind = SRV_OPT_FLAG, .to = &quiet, .letter = 'q', .help = "no line about what was done"},
         {0},
     };

@@ -7,7 +7,7 @@ static int largest_side(const dr_limits *l, const dr_model *m) {
     int lo = l->side_min, hi = l->side_max;
     while (lo < hi) {
         int mid = lo + (hi - lo + 1) / 2;
-        if (dr_model_run_bytes(m, mid, mid) <= l->mem_budget)
+        if (dr_model_run_bytes_min(m, mid, mid) <= l->mem_budget)
             lo = mid;
         else
             hi = mid - 1;
@@ -20,18 +20,19 @@ void srv_memory_measure(srv_app *app, const dr_model *m) {
     dr_limits *l = &app->limits;
     int top = largest_side(l, m);
     uint64_t pixels = (uint64_t)top * (uint64_t)top;
-    app->bytes_per_mpix = (uint64_t)((double)dr_model_run_bytes(m, top, top) / (double)pixels * 1e6);
+    mem->per_mpix = (uint64_t)((double)dr_model_run_bytes(m, top, top) / (double)pixels * 1e6);
+    mem->least_per_mpix = (uint64_t)((double)dr_model_run_bytes_min(m, top, top) / (double)pixels * 1e6);
     app->pixels_by_memory = pixels < l->pixels_max;
     if (app->pixels_by_memory) l->pixels_max = pixels;
     mem->budget = l->mem_budget * (uint64_t)app->engines;
-    mem->least = dr_model_run_bytes(m, l->side_min, l->side_min) * (uint64_t)app->engines;
+    mem->least = dr_model_run_bytes_min(m, l->side_min, l->side_min) * (uint64_t)app->engines;
     mem->n = 0;
     for (int side = l->side_min; mem->n < SRV_MEMORY_POINTS - 1 && side < top; side += 4 + side / 4) {
         mem->point[mem->n].pixels = (uint64_t)side * (uint64_t)side;
-        mem->point[mem->n++].bytes = dr_model_run_bytes(m, side, side);
+        mem->point[mem->n++].bytes = dr_model_run_bytes_min(m, side, side);
     }
     mem->point[mem->n].pixels = pixels;
-    mem->point[mem->n++].bytes = dr_model_run_bytes(m, top, top);
+    mem->point[mem->n++].bytes = dr_model_run_bytes_min(m, top, top);
 }
 
 uint64_t srv_memory_for_training(const srv_app *app) {
@@ -55,7 +56,35 @@ static uint64_t pixels_within(const srv_memory *mem, uint64_t bytes) {
 }
 
 uint64_t srv_memory_of_picture(const srv_app *app, uint64_t pixels) {
-    return (uint64_t)((double)app->bytes_per_mpix * (double)pixels / 1e6);
+    return (uint64_t)((double)app->memory.per_mpix * (double)pixels / 1e6);
+}
+uint64_t srv_memory_least(const srv_app *app, uint64_t pixels) {
+    return (uint64_t)((double)app->memory.least_per_mpix * (double)pixels / 1e6);
+}
+
+/* The most it may take is noted before the training's part is looked at, and a training notes its part before it looks
+ * at the runs: one of the two sees the other. */
+uint64_t srv_memory_begin_run(srv_app *app, int engine, const dr_model *m, int width, int height, int n) {
+    const uint64_t full = app->limits.mem_budget;
+    atomic_store(&app->memory.run[engine], full);
+    uint64_t budget = srv_memory_for_run(app);
+    if (budget < full && dr_model_run_bytes_min(m, width, height) > budget) budget = full;
+    const uint64_t whole = dr_model_run_bytes(m, width, height);
+    atomic_store(&app->memory.run[engine], whole < budget / (uint64_t)n ? whole * (uint64_t)n : budget);
+    return budget;
+}
+
+void srv_memory_end_run(srv_app *app, int engine) {
+    atomic_store(&app->memory.run[engine], 0);
+}
+
+uint64_t srv_memory_largest_run(const srv_app *app) {
+    uint64_t most = 0;
+    for (int i = 0; i < SRV_MEMORY_RUNS; i++) {
+        const uint64_t run = atomic_load(&app->memory.run[i]);
+        if (run > most) most = run;
+    }
+    return most;
 }
 
 void srv_memory_limits(const srv_app *app, dr_limits *ret) {

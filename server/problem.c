@@ -72,7 +72,8 @@ const srv_problem_row srv_problem_rows[] = {
     {"body_too_large", 413, false, "Body too large", "The body has more bytes than this resource takes."},
     {"image_too_large", 413, false, "Picture too large",
      "The picture passes a limit; limit, actual and setting say which."},
-    {"memory", 413, false, "Picture needs too much memory", "Working on this picture would take more than mem_budget."},
+    {"memory", 413, false, "Picture needs too much memory",
+     "Working on this picture would take more than mem_budget, also in bands."},
     {"training_too_large", 413, false, "Training needs too much memory",
      "The nets, one step and the pictures of this training do not fit into mem_budget beside the smallest derain "
      "request. A "

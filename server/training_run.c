@@ -43,7 +43,8 @@ static bool ends(const srv_run *r) {
 
 /* --- prepare --- */
 
-/* Room in mem_budget: taken first, so that no further large picture is let in, then those that were are waited for. */
+/* Room in mem_budget: taken first, so that no further large picture is let in and no run takes more than what is left,
+ * then those that were let in and those that took more are waited for. */
 static dr_status take_memory(srv_run *r, dr_train_opts *o, dr_error *err) {
     uint64_t need = 0;
     dr_limits lim;
@@ -58,7 +59,9 @@ static dr_status take_memory(srv_run *r, dr_train_opts *o, dr_error *err) {
     for (;;) {
         uint64_t rings = srv_queue_rings(r->app->queue);
         if (ends(r)) return dr_fail(err, DR_CANCELLED, "told to end");
-        if (db_jobs_largest(r->app->db, &largest, NULL) || (uint64_t)largest <= lim.pixels_max) return DR_OK;
+        if (db_jobs_largest(r->app->db, &largest, NULL)) return DR_OK;
+        if ((uint64_t)largest <= lim.pixels_max && srv_memory_largest_run(r->app) <= srv_memory_for_run(r->app))
+            return DR_OK;
         if (!told)
             srv_run_tell(r, "info", "waits_for_pictures",
                          "it begins when the large pictures that were let in are done");

@@ -87,13 +87,19 @@ static dr_status derain_here(worker *w, const db_job *job, const void *in, size_
                              void **ret, outcome *o) {
     srv_app *app = w->all->app;
     srv_borrow b = {0};
+    dr_limits lim = app->limits;
+    dr_run_opts with = *opts;
     dr_status s = srv_registry_borrow(app->registry, w->index, job->model.name, o->wish.pinned ? job->model.version : 0,
                                       &b, &o->err);
     if (s) return s;
     o->model = b.id;
+    with.limits = &lim;
+    lim.mem_budget =
+        srv_memory_begin_run(app, w->index, b.model, (int)job->input.width, (int)job->input.height, 1);
     srv_gate_enter(app->gate);
-    s = dr_derain(b.model, in, len, opts, ret, &o->bytes, &o->stats, &o->err);
+    s = dr_derain(b.model, in, len, &with, ret, &o->bytes, &o->stats, &o->err);
     srv_gate_leave(app->gate);
+    srv_memory_end_run(app, w->index);
     srv_registry_give_back(app->registry, &b);
     return s;
 }
@@ -112,9 +118,12 @@ static dr_status run_batch(void *arg, int engine, srv_batch_item *const *items, 
         one->model = b.id;
         p[i] = one->p;
     }
+    const uint64_t budget = srv_memory_begin_run(app, engine, b.model, key->w, key->h, n);
+    for (int i = 0; i < n; i++) dr_picture_set_budget(p[i], budget);
     srv_gate_enter(app->gate);
     s = dr_model_run_pictures(b.model, p, n, err);
     srv_gate_leave(app->gate);
+    srv_memory_end_run(app, engine);
     srv_registry_give_back(app->registry, &b);
     return s;
 }

@@ -9,7 +9,7 @@
 typedef struct srv_workers srv_workers;
 
 /* Starts app->workers threads, and opens app->batcher on a GPU; serve.c closes it. app->registry is open; fills what
- * app->limits and app->bytes_per_mpix owe to the memory budget. app->limits must hold the settings. */
+ * app->limits and app->memory owe to the memory budget. app->limits must hold the settings. */
 DR_MUSTUSE dr_status srv_workers_start(srv_app *app, srv_workers **ret, dr_error *err);
 void srv_workers_go(srv_workers *all); /* start taking jobs: app is complete */
 /* After srv_queue_stop(): waits for the threads and frees. NULL is fine. */

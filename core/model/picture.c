@@ -54,6 +54,10 @@ void dr_picture_grid(const dr_picture *p, int *ret_w, int *ret_h) {
     *ret_h = dr_padded_side(p->stats.input.height);
 }
 
+void dr_picture_set_budget(dr_picture *p, uint64_t mem_budget) {
+    p->limits.mem_budget = mem_budget;
+}
+
 dr_status dr_picture_decode(dr_picture *p, dr_error *err) {
     if (p->state != DR_PICTURE_OPEN) return dr_fail(err, DR_INVALID, "the picture is decoded already");
     if (dr_picture_cancelled(p)) return dr_fail(err, DR_CANCELLED, "cancelled");

@@ -7,6 +7,7 @@ prepare
 "$B/deraind" model init --ngf 16 --blocks 5 --seed 7 "$T/model.safetensors" >/dev/null || exit 2
 mkpng 96 64 1 >"$T/small.png"
 mkpng 900 700 2 >"$T/large.png"
+mkpng 2000 2000 2 >"$T/huge.png"
 mkdir -p "$T/wet" "$T/dry"
 for i in 1 2 3; do mkpng $((80 + 8 * i)) 96 "$i" >"$T/wet/$i.png"; mkpng 96 $((80 + 8 * i)) $((i + 20)) >"$T/dry/$i.png"; done
 up() { start "$@" && export DERAIN_URL="$U"; }
@@ -33,7 +34,7 @@ too_large_is_refused() { # before there is a job, with the numbers
     [ "$limit" -lt $((480 << 20)) ] && [ "$actual" -gt "$limit" ] || return 1
     http "$U/v1/limits"; [ "$(number training_bytes_max)" = "$limit" ]
 }
-a_running_one_takes_its_part() { # larger pictures are refused meanwhile, others are not
+a_running_one_takes_its_part() { # the largest pictures are refused meanwhile, large ones go in bands, small ones as ever
     [ "$(gauge)" = 0 ] || return 1
     before=$(pixels)
     http --data-binary "@$T/large.png" "$U/v1/derain"; [ "$code" = 200 ] || { cat "$T/body"; return 1; }
@@ -42,8 +43,10 @@ a_running_one_takes_its_part() { # larger pictures are refused meanwhile, others
     for _ in $(seq 100); do held=$(gauge); [ "$held" != 0 ] && break; sleep 0.05; done
     after=$(pixels)
     [ "$held" -gt 0 ] && [ "$after" -lt "$before" ] || { echo "held $held, pixels $before then $after"; return 1; }
+    [ "$before" -ge 4000000 ] && [ "$after" -lt 4000000 ] || { echo "held $held, pixels $before then $after"; return 1; }
     http --data-binary "@$T/small.png" "$U/v1/derain"; [ "$code" = 200 ] || { cat "$T/body"; return 1; }
-    http --data-binary "@$T/large.png" "$U/v1/derain"
+    http --data-binary "@$T/large.png" "$U/v1/derain"; [ "$code" = 200 ] || { cat "$T/body"; return 1; }
+    http --data-binary "@$T/huge.png" "$U/v1/derain"
     [ "$code" = 413 ] && [ "$(member setting)" = mem_budget ] && grep -q 'a training holds a part' "$T/body" || { cat "$T/body"; return 1; }
     for _ in $(seq 300); do http "$U/v1/jobs/$job"; grep -q '"step":[1-9]' "$T/body" && break; sleep 0.1; done
     rss=$(awk '/VmHWM/ { print $2 * 1024 }' "/proc/$DAEMON/status")

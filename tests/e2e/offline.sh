@@ -40,7 +40,7 @@ def png(path, w, h, kind, depth=8, shift=0):
     open(path, 'wb').write(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, depth, color, 0, 0, 0))
                            + chunk(b'IDAT', zlib.compress(bytes(raw))) + chunk(b'IEND', b''))
 png('rgb.png', 61, 45, 'rgb'); png('rgba.png', 20, 30, 'rgba'); png('deep.png', 33, 17, 'rgb', 16)
-png('grey.png', 16, 16, 'grey'); png('small.png', 15, 20, 'rgb')
+png('tall.png', 250, 610, 'rgb'); png('grey.png', 16, 16, 'grey'); png('small.png', 15, 20, 'rgb')
 import os
 for d, s in (('rainy', 40), ('clean', 0)):
     os.mkdir(d)
@@ -128,6 +128,19 @@ fails "folder that is not there" 1 "no/such" "$D" run --model m.safetensors rgb.
 fails "missing --model" 2 "--model is missing" "$D" run rgb.png o.png
 fails "unknown backend" 2 "auto|cpu|cuda" "$D" run --backend gpu --model m.safetensors rgb.png o.png
 ok "bad input left no file" sh -c '[ ! -e bad.png ] && [ -z "$(ls | grep tmp-)" ]'
+
+# 250 x 610 pixels want 34 MB as a whole; within 20 MB they go through the network in bands
+mkdir whole banded
+ok "as a whole" "$D" run --model m.safetensors --threads 2 tall.png whole/x.png
+for t in 1 2; do ok "in bands with $t threads" "$D" run --mem-budget 20M --model m.safetensors --threads $t tall.png b$t.png; done
+ok "bands give the same file for any number of threads" cmp b1.png b2.png
+cp b1.png banded/x.png
+ok "eval of bands against the whole" "$D" eval --json --model zero.safetensors --rainy banded --clean whole
+cp out eval.json
+ok "the same picture but for rounding" python3 -c "import json; assert json.load(open('eval.json'))['mean']['input']['psnr_rgb'] > 75"
+fails "not even in bands" 1 "setting mem_budget" "$D" run --mem-budget 6M --model m.safetensors tall.png bad.png
+cp err least
+ok "the least is named" grep -Eq 'limit 6291456, actual [0-9]{7,8}' least
 
 ok "eval" "$D" eval --model zero.safetensors --rainy rainy --clean clean
 says "eval prints a mean" "mean of 2"
