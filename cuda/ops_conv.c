@@ -60,7 +60,8 @@ dr_status conv_weights(gpu *g, const conv_call *c, conv_form form, cv_shape s, c
         packed *k = calloc(1, sizeof *k);
         if (!k) return g->host.fail(err, DR_NOMEM, "cuda: no memory for packed weights");
         k->g = g;
-        *c->slot = (dr_slot){k, free_packed};
+        c->slot->p = k;
+        c->slot->destroy = free_packed;
     }
     packed *k = c->slot->p;
     if (!k->w[form]) {

@@ -68,6 +68,30 @@ typedef struct sum {
     char first[400];
 } sum;
 
+/* An id as the file of tuned plans gives it back. */
+static bool through_text(int arch, cv_kind kind, cv_shape s, const cv_plan_id *id, cv_plan_id *ret) {
+    char text[CV_CACHE_MAX_LINE];
+    cv_cache_line l = {.cudnn = (int)cudnnGetVersion(),
+                       .device = "device",
+                       .cc = arch,
+                       .sms = 1,
+                       .kind = (int)kind,
+                       .type = (int)s.type,
+                       .n = s.n,
+                       .i = s.i,
+                       .h = s.h,
+                       .w = s.w,
+                       .o = s.o,
+                       .k = s.k,
+                       .kw = cv_kw(s),
+                       .pad = s.pad,
+                       .plan = *id};
+    const size_t n = cv_cache_format_line(&l, text, sizeof text);
+    if (!n || !cv_cache_parse_line(text, n - 1, &l)) return false;
+    *ret = l.plan;
+    return true;
+}
+
 static void want(const cg_target *t, int arch, cv_kind kind, const layer *l, sum *r) {
     cv_select *c = NULL;
     cg_plan p = {0};
@@ -77,10 +101,12 @@ static void want(const cg_target *t, int arch, cv_kind kind, const layer *l, sum
     int tier = s ? -1 : cv_tier(p.traits, l->s.type);
     bool ok = !s && p.workspace <= CV_MAX_WORKSPACE && !p.traits.nondeterministic && tier == 0;
     if (l->s.type != DK_F32) ok = ok && p.traits.tensor_core && !p.traits.compiles;
-    /* the id is enough to build the same plan again: that is what the file of tuned plans rests on */
+    /* its line is enough to build the same plan again: that is what the file of tuned plans rests on */
     if (ok) {
         cg_plan again = {0};
-        ok = !cv_select_named(c, &p.id, &again, &err) && cv_same_id(&p.id, &again.id) && again.workspace == p.workspace;
+        cv_plan_id id;
+        ok = through_text(arch, kind, l->s, &p.id, &id) && !cv_select_named(c, &id, &again, &err) &&
+             cv_same_id(&p.id, &again.id) && again.workspace == p.workspace;
         cg_plan_done(&again);
     }
     char what[128];
