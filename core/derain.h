@@ -62,7 +62,10 @@ DR_MUSTUSE dr_status dr_engine_open(const dr_engine_opts *opts, dr_engine **ret,
 void dr_engine_close(dr_engine *e);                 /* after its models */
 const char *dr_engine_backend(const dr_engine *e);  /* "cpu" or "cuda" */
 const char *dr_engine_describe(const dr_engine *e); /* device and kernels, for people */
-const char *dr_engine_note(const dr_engine *e);     /* why "auto" did not take the GPU, "" otherwise */
+/* Within a yield (dr_model_set_yield), before it stands still: returns when the device has done what was queued through
+ * this engine, so that others have it alone. */
+void dr_engine_drain(dr_engine *e);
+const char *dr_engine_note(const dr_engine *e); /* why "auto" did not take the GPU, "" otherwise */
 
 /* ---- models --------------------------------------------------------------------------------------------------- */
 

@@ -75,6 +75,9 @@ int64_t dr_trainer_skipped(const dr_trainer *t); /* steps left out so far */
  * and the result does not depend on it. False breaks the step off (CANCELLED); such a trainer can only be closed. NULL
  * = not asked. */
 void dr_trainer_set_yield(dr_trainer *t, bool (*between)(void *arg), void *arg);
+/* Within `between`, before it stands still: returns when the device has done what this training has queued on it, so
+ * that others have it alone. */
+void dr_trainer_drain(dr_trainer *t);
 bool dr_trainer_finished(const dr_trainer *t);
 int64_t dr_trainer_at(const dr_trainer *t); /* steps done */
 

@@ -52,6 +52,8 @@ dr_status cv_set_columns(cv_engine *e, cv_shape s, bool yes, dr_error *err);
 /* Changes when work queued before and repeated now would not be what cv_run does now: the workspace has moved, or a
  * shape has another plan. */
 unsigned cv_generation(const cv_engine *e);
+/* Gives the workspace back, after the work that uses it; the next cv_run takes what it needs. */
+void cv_trim(cv_engine *e);
 /* From any thread. */
 size_t cv_workspace_bytes(const cv_engine *e);
 int cv_plan_count(const cv_engine *e);

@@ -2,8 +2,9 @@
  *
  * A plan is made on the first use of a shape and kept. Where one fails when it runs, the shape moves on to its next
  * candidate for good; where the device itself has failed, no candidate is tried and the error goes up. The workspace is
- * one buffer for all plans: they run one after the other on one stream. It grows, after a synchronisation, and never
- * shrinks. Sizes are 64-bit throughout; whether cuDNN has an engine for more than 2^31 elements is its to say. */
+ * one buffer for all plans: they run one after the other on one stream. It grows, after a synchronisation, and goes
+ * only where memory is short (cv_trim). Sizes are 64-bit throughout; whether cuDNN has an engine for more than 2^31
+ * elements is its to say. */
 #include "cuda/conv_in.h"
 
 #include <stdarg.h>
@@ -248,6 +249,15 @@ void cv_close(cv_engine *e) {
     if (e->target.handle) cudnnDestroy(e->target.handle);
     cv_file_done(&e->file);
     free(e);
+}
+
+void cv_trim(cv_engine *e) {
+    if (!e->workspace) return;
+    e->generation++;
+    if (cudaStreamSynchronize(e->st)) cudaGetLastError(); /* whoever works on the stream next hears of it */
+    if (cudaFree(e->workspace)) cudaGetLastError();
+    e->workspace = NULL;
+    e->workspace_bytes = 0;
 }
 
 unsigned cv_generation(const cv_engine *e) {

@@ -10,7 +10,14 @@
 #include "cuda/kern.h"
 
 #define GPU_PIECE ((size_t)1 << 20)
-enum { GPU_N_PIECES = 16 };
+enum { GPU_N_PIECES = 16, GPU_N_SLICES = 3 };
+
+/* A stretch of the stream, for pace.c. */
+typedef struct gpu_slice {
+    cudaEvent_t end; /* NULL until the first is cut */
+    int calls;
+    bool busy; /* the device had work all along: the time between the two ends is its own */
+} gpu_slice;
 
 typedef struct gpu {
     dr_backend base; /* first: a dr_backend * of this table is a gpu * */
@@ -32,6 +39,11 @@ typedef struct gpu {
     unsigned i_piece;                /* next of the ring, counts on */
     unsigned generation;             /* of the scratch memory: counts its moves */
     bool recording;                  /* the stream is being captured: no memory may be taken */
+    cudaEvent_t idle;                /* background work: to sleep until the device is done; else NULL */
+    gpu_slice slices[GPU_N_SLICES];  /* the last ones, a ring */
+    unsigned n_slices;               /* cut so far */
+    int n_calls, slice_calls;        /* of the slice at hand: made, wanted */
+    float slowest_ms;                /* a call's, in the slowest slice of late */
     atomic_bool lost;                /* a sticky error: every later call says so at once */
     char text[160];
 } gpu;
@@ -51,12 +63,15 @@ dr_status gpu_launched(gpu *g, const char *entry, dr_error *err);
 
 size_t gpu_tensor_bytes(dr_backend *be, dr_shape s);
 dr_status gpu_alloc(dr_backend *be, size_t bytes, void **ret, dr_error *err);
+/* The same while scratch memory is in use: where there is no room, it is not given back for it. */
+dr_status gpu_alloc_beside(gpu *g, size_t bytes, void **ret, dr_error *err);
 void gpu_free(dr_backend *be, void *p);
 dr_status gpu_upload(dr_backend *be, const float *nchw, dr_tensor dst, dr_error *err);
 dr_status gpu_download(dr_backend *be, dr_tensor src, float *nchw, dr_error *err);
 dr_status gpu_upload_raw(dr_backend *be, const void *src, void *dst, size_t bytes, dr_error *err);
 dr_status gpu_download_raw(dr_backend *be, const void *src, void *dst, size_t bytes, dr_error *err);
 dr_status gpu_sync(dr_backend *be, dr_error *err);
+void gpu_trim(dr_backend *be);
 dr_status gpu_info(dr_backend *be, dr_device_info *ret, dr_error *err);
 /* Between the device and anything on the host, in pieces of whole units (bytes) that overlap: `move` copies the n bytes
  * of the stream from byte `at` on between the staging memory and where they belong. gpu_send returns when all is on its
@@ -82,6 +97,11 @@ static inline size_t gpu_count(dr_shape s) {
 static inline size_t gpu_aligned(size_t bytes) {
     return (bytes + 255) & ~(size_t)255;
 }
+
+/* ---- slices (pace.c) ---- */
+
+dr_status gpu_pace(dr_backend *be, dr_error *err);
+void gpu_pace_close(gpu *g);
 
 /* ---- entries of the table, by family; semantics in core/tensor/backend.h ---- */
 

@@ -28,11 +28,32 @@ static bool note_block(gpu *g, void *p, size_t bytes) {
     return true;
 }
 
-dr_status gpu_alloc(dr_backend *be, size_t bytes, void **ret, dr_error *err) {
+/* Scratch memory and workspace, which grow again where they are needed. */
+static void give_back(gpu *g, bool scratch_too) {
+    if (g->scratch && scratch_too) {
+        g->generation++;
+        gpu_free(&g->base, g->scratch); /* waits for the work that uses it */
+        g->scratch = NULL;
+        g->scratch_bytes = 0;
+    }
+    cv_trim(g->conv);
+}
+
+void gpu_trim(dr_backend *be) {
     gpu *g = gpu_of(be);
+    if (!g->recording) give_back(g, true);
+}
+
+static dr_status take(gpu *g, size_t bytes, bool scratch_too, void **ret, dr_error *err) {
     void *p = NULL;
     if (g->recording) return g->host.fail(err, DR_BACKEND, "cuda: memory was asked for while recording");
     cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
+    if (e == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError();
+        give_back(g, scratch_too);
+        p = NULL;
+        e = cudaMalloc(&p, bytes ? bytes : 1);
+    }
     if (e == cudaErrorMemoryAllocation) {
         (void)cudaGetLastError();
         size_t left = 0, all = 0;
@@ -48,6 +69,14 @@ dr_status gpu_alloc(dr_backend *be, size_t bytes, void **ret, dr_error *err) {
     }
     *ret = p;
     return DR_OK;
+}
+
+dr_status gpu_alloc(dr_backend *be, size_t bytes, void **ret, dr_error *err) {
+    return take(gpu_of(be), bytes, true, ret, err);
+}
+
+dr_status gpu_alloc_beside(gpu *g, size_t bytes, void **ret, dr_error *err) {
+    return take(g, bytes, false, ret, err);
 }
 
 void gpu_free(dr_backend *be, void *p) {
@@ -79,7 +108,9 @@ dr_status gpu_scratch(gpu *g, size_t bytes, void **ret, dr_error *err) {
 
 dr_status gpu_sync(dr_backend *be, dr_error *err) {
     gpu *g = gpu_of(be);
-    return gpu_check(g, cudaStreamSynchronize(g->stream), "cudaStreamSynchronize", err);
+    if (!g->idle) return gpu_check(g, cudaStreamSynchronize(g->stream), "cudaStreamSynchronize", err);
+    dr_status s = gpu_check(g, cudaEventRecord(g->idle, g->stream), "cudaEventRecord", err);
+    return s ? s : gpu_check(g, cudaEventSynchronize(g->idle), "cudaEventSynchronize", err);
 }
 
 /* From any thread: it sets the device, which the runtime keeps for each of them. */

@@ -15,6 +15,8 @@ static void gpu_close(dr_backend *be) {
     if (!g) return;
     if (g->stream) (void)cudaStreamSynchronize(g->stream);
     cv_close(g->conv);
+    gpu_pace_close(g);
+    if (g->idle) (void)cudaEventDestroy(g->idle);
     if (g->scratch) gpu_free(be, g->scratch);
     if (g->staging) (void)cudaFreeHost(g->staging);
     for (int i = 0; i < GPU_N_PIECES; i++)
@@ -131,10 +133,14 @@ static const dr_backend_ops ops = {
     .replay = gpu_replay,
     .info = gpu_info,
     .tune = gpu_tune,
+    .pace = gpu_pace,
+    .trim = gpu_trim,
 };
 
 static dr_status gpu_open(const dr_host_api *host, const dr_backend_opts *opts, dr_backend **ret, dr_error *err) {
     int least = 0, most = 0;
+    /* A request's thread spins while it waits for the device, which is quicker; background work leaves the core. */
+    const unsigned wait = cudaEventDisableTiming | (opts->background ? cudaEventBlockingSync : 0);
     dr_status s = find_device(host, opts->device, err);
     if (s) return s;
     gpu *g = calloc(1, sizeof *g);
@@ -143,6 +149,7 @@ static dr_status gpu_open(const dr_host_api *host, const dr_backend_opts *opts, 
     g->host = *host;
     g->device = opts->device;
     g->type = type_of(opts->precision);
+    g->slice_calls = 1;
     s = gpu_check(g, cudaSetDevice(g->device), "cudaSetDevice", err);
     if (!s) s = describe_device(g, err);
     if (!s) s = gpu_check(g, cudaDeviceGetStreamPriorityRange(&least, &most), "cudaDeviceGetStreamPriorityRange", err);
@@ -152,8 +159,9 @@ static dr_status gpu_open(const dr_host_api *host, const dr_backend_opts *opts, 
                       "cudaStreamCreateWithPriority", err);
     if (!s) s = gpu_check(g, cudaMallocHost((void **)&g->staging, GPU_N_PIECES * GPU_PIECE), "cudaMallocHost", err);
     for (int i = 0; i < GPU_N_PIECES && !s; i++)
-        s = gpu_check(g, cudaEventCreateWithFlags(&g->moved[i], cudaEventDisableTiming), "cudaEventCreateWithFlags",
-                      err);
+        s = gpu_check(g, cudaEventCreateWithFlags(&g->moved[i], wait), "cudaEventCreateWithFlags", err);
+    if (!s && opts->background)
+        s = gpu_check(g, cudaEventCreateWithFlags(&g->idle, wait), "cudaEventCreateWithFlags", err);
     const char *cache = opts->plan_cache && *opts->plan_cache ? opts->plan_cache : NULL;
     if (!s) s = cv_open(host, g->stream, cache, &g->conv, err);
     if (!s) describe_plans(g);

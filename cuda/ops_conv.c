@@ -65,7 +65,7 @@ dr_status conv_weights(gpu *g, const conv_call *c, conv_form form, cv_shape s, c
     }
     packed *k = c->slot->p;
     if (!k->w[form]) {
-        dr_status st = gpu_alloc(&g->base, conv_weight_bytes(g, s), &k->w[form], err);
+        dr_status st = gpu_alloc_beside(g, conv_weight_bytes(g, s), &k->w[form], err);
         if (st) {
             k->w[form] = NULL;
             return st;

@@ -110,6 +110,21 @@ static double rss_bytes(void) {
     return (double)pages * (double)sysconf(_SC_PAGESIZE);
 }
 
+static void write_gate(srv_gate *g, dr_buf *b) {
+    static const char *const who[SRV_GATE_USERS] = {
+        [SRV_GATE_DERAIN] = "derain", [SRV_GATE_COMPARISON] = "comparison", [SRV_GATE_TRAINING] = "training"};
+    srv_gate_times t;
+    srv_gate_read(g, &t);
+    dr_buf_puts(b, "# HELP derain_gate_busy_seconds_total time spent computing, of each of the workers\n"
+                   "# TYPE derain_gate_busy_seconds_total counter\n");
+    for (int i = 0; i < SRV_GATE_USERS; i++)
+        dr_buf_printf(b, "derain_gate_busy_seconds_total{who=\"%s\"} %.6f\n", who[i], t.busy[i]);
+    dr_buf_puts(b, "# HELP derain_gate_waited_seconds_total time spent waiting for the others to stand still\n"
+                   "# TYPE derain_gate_waited_seconds_total counter\n");
+    for (int i = 0; i < SRV_GATE_USERS; i++)
+        dr_buf_printf(b, "derain_gate_waited_seconds_total{who=\"%s\"} %.6f\n", who[i], t.waited[i]);
+}
+
 srv_next srv_system_metrics(srv_req *r) {
     srv_app *app = r->app;
     db_counts counts;
@@ -139,6 +154,7 @@ srv_next srv_system_metrics(srv_req *r) {
     srv_tele_gauge(&b, "derain_requests_waiting", "suspended requests", (double)srv_park_waiting(app->watch));
     srv_tele_gauge(&b, "derain_job_seconds_average", "moving average of a job's time",
                    srv_queue_job_seconds(app->queue));
+    write_gate(app->gate, &b);
     srv_registry_stats_get(app->registry, &models);
     srv_tele_gauge(&b, "derain_model_swaps", "changes of the served version since the start", (double)models.swaps);
     srv_tele_gauge(&b, "derain_model_loads", "versions loaded since the start", (double)models.loads);

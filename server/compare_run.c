@@ -48,9 +48,12 @@ static bool enter(void *arg) {
 static void leave(void *arg) {
     srv_gate_side_end(((run *)arg)->app->gate);
 }
+static void drain(void *arg) {
+    dr_engine_drain(arg);
+}
 static bool between_layers(void *arg) {
     run *r = arg;
-    return srv_gate_side_pass(r->app->gate, &r->sig->stop);
+    return srv_gate_side_pass(r->app->gate, &r->sig->stop, drain, r->engine);
 }
 
 /* --- models --- */
@@ -97,7 +100,8 @@ static dr_status open_models(run *r, const char *backend, dr_error *err) {
     const dr_engine_opts opts = {.backend = backend,
                                  .threads = (int)r->app->cfg->threads,
                                  .precision = r->app->cfg->precision,
-                                 .plan_cache = r->app->cfg->plan_cache};
+                                 .plan_cache = r->app->cfg->plan_cache,
+                                 .background = true};
     dr_status s = dr_engine_open(&opts, &r->engine, err);
     for (int i = 0; i < r->n && !s; i++)
         s = atomic_load(&r->sig->stop) ? dr_fail(err, DR_CANCELLED, "broken off")

@@ -47,16 +47,31 @@ static dr_status make_one(const srv_made_in *in, dr_model *m, const char *rainy,
     return s;
 }
 
+/* Who computes, for the yield. */
+typedef struct computing {
+    const srv_made_in *in;
+    dr_engine *engine;
+} computing;
+
+static bool between_layers(void *arg) {
+    const computing *c = arg;
+    return c->in->yield(c->in->arg, c->engine);
+}
+
 static dr_status make_all(const srv_made_in *in, const srv_paths *rainy, const srv_paths *clean, size_t n,
                           dr_error *err) {
-    const dr_engine_opts opts = {
-        .backend = in->backend, .threads = in->threads, .precision = in->precision, .plan_cache = in->plan_cache};
+    const dr_engine_opts opts = {.backend = in->backend,
+                                 .threads = in->threads,
+                                 .precision = in->precision,
+                                 .plan_cache = in->plan_cache,
+                                 .background = true};
     dr_engine *e = NULL;
     dr_model *m = NULL;
     dr_status s = dr_engine_open(&opts, &e, err);
     if (s) return s;
     s = dr_model_open(e, in->weights, &m, err);
-    if (!s && in->yield) dr_model_set_yield(m, in->yield, in->arg);
+    computing c = {in, e};
+    if (!s && in->yield) dr_model_set_yield(m, between_layers, &c);
     for (size_t i = 0; i < n && !s; i++)
         s = make_one(in, m, rainy->path[i * rainy->n / n], clean->path[i * clean->n / n], i, err);
     dr_model_close(m);

@@ -23,7 +23,8 @@ typedef struct srv_made_in {
     const dr_limits *limits;                              /* NULL = defaults */
     void (*before)(void *around), (*after)(void *around); /* called around each pair; NULL = none */
     void *around;
-    bool (*yield)(void *arg); /* between two layers; false ends it as CANCELLED; NULL = none */
+    /* between two layers, with the engine that computes; false ends it as CANCELLED; NULL = none */
+    bool (*yield)(void *arg, dr_engine *e);
     void *arg;
 } srv_made_in;
 

@@ -32,8 +32,8 @@ static srv_picture_list as_pictures(const srv_paths *l) {
 }
 
 static dr_status judge(srv_app *app, const db_job *job, int64_t version, const srv_training_params *p,
-                       const srv_verdict_limits *limits, bool (*yield)(void *), void *arg, srv_verdict *ret,
-                       dr_error *err) {
+                       const srv_verdict_limits *limits, bool (*yield)(void *, dr_engine *), void *arg,
+                       srv_verdict *ret, dr_error *err) {
     char dir[SRV_PATH], weights[SRV_PATH], parent[SRV_PATH] = "";
     srv_paths l[6] = {{0}};
     srv_training_path(app, job->id, "", dir);
@@ -95,7 +95,8 @@ static json_t *event_of(const char *gate_json, int64_t version, bool is_default)
 }
 
 dr_status srv_training_gate(struct srv_app *app, const struct db_job *job, const srv_training_params *p,
-                            int64_t version, bool (*yield)(void *arg), void *arg, json_t **ret_event, dr_error *err) {
+                            int64_t version, bool (*yield)(void *arg, dr_engine *e), void *arg, json_t **ret_event,
+                            dr_error *err) {
     srv_verdict_limits limits;
     srv_verdict v = {0};
     db_model m = {0};

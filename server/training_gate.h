@@ -17,7 +17,7 @@ void srv_training_gate_limits(const json_t *gate, bool policy, srv_verdict_limit
  * so far) keeps it. *ret_event: what the job's `gate` event says (new reference); {"verdict":null,...} where nothing
  * was held out. yield as in dr_model_set_yield, called with arg. CANCELLED when it says so. */
 DR_MUSTUSE dr_status srv_training_gate(struct srv_app *app, const struct db_job *job, const srv_training_params *p,
-                                       int64_t version, bool (*yield)(void *arg), void *arg, json_t **ret_event,
-                                       dr_error *err);
+                                       int64_t version, bool (*yield)(void *arg, dr_engine *e), void *arg,
+                                       json_t **ret_event, dr_error *err);
 
 #endif

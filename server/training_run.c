@@ -24,17 +24,33 @@
 
 /* --- giving way --- */
 
-static bool between(void *arg) {
+static bool is_told(const atomic_bool *sig) {
+    return atomic_load_explicit(sig, memory_order_relaxed);
+}
+static void drain_trainer(void *arg) {
+    dr_trainer_drain(arg);
+}
+static void drain_engine(void *arg) {
+    dr_engine_drain(arg);
+}
+
+static bool between_ops(void *arg) {
     srv_run *r = arg;
-    if (atomic_load_explicit(&r->sig->cancel, memory_order_relaxed)) return false;
-    srv_gate_pass(r->app->gate);
+    if (is_told(&r->sig->cancel)) return false;
+    srv_gate_pass(r->app->gate, drain_trainer, r->t);
     return true;
 }
 
 /* An evaluation may also be put off: the next life makes it up. */
-bool srv_run_between_layers(void *arg) {
+bool srv_run_between_layers(void *arg, dr_engine *e) {
     srv_run *r = arg;
-    return !atomic_load_explicit(&r->sig->put_back, memory_order_relaxed) && between(arg);
+    if (is_told(&r->sig->put_back) || is_told(&r->sig->cancel)) return false;
+    srv_gate_pass(r->app->gate, drain_engine, e);
+    return true;
+}
+
+static bool between_layers(void *arg) {
+    return srv_run_between_layers(arg, ((srv_run *)arg)->engine);
 }
 
 static bool ends(const srv_run *r) {
@@ -178,7 +194,7 @@ static dr_status prepare(srv_run *r, dr_error *err) {
     r->best = row.best_score;
     r->pace = row.seconds_per_step;
     r->saved_ns = dr_clock_ns();
-    dr_trainer_set_yield(r->t, between, r);
+    dr_trainer_set_yield(r->t, between_ops, r);
     srv_run_tell(r, "info", dr_trainer_at(r->t) ? "resumed" : "started", dr_trainer_describe(r->t));
     if (r->made && !dr_trainer_at(r->t)) {
         char text[200];
@@ -264,13 +280,14 @@ static dr_status score(srv_run *r, const char *path, double *ret, dr_error *err)
         const dr_engine_opts eo = {.backend = r->app->cfg->backend,
                                    .threads = (int)r->p.threads,
                                    .precision = r->app->cfg->precision,
-                                   .plan_cache = r->app->cfg->plan_cache};
+                                   .plan_cache = r->app->cfg->plan_cache,
+                                   .background = true};
         s = dr_engine_open(&eo, &r->engine, err);
     }
     if (!s) s = dr_trainer_export(r->t, path, "F16", err);
     if (!s) s = dr_model_open(r->engine, path, &m, err);
     if (!s) {
-        dr_model_set_yield(m, srv_run_between_layers, r);
+        dr_model_set_yield(m, between_layers, r);
         srv_gate_begin(r->app->gate);
         s = dr_evaluate(m, rainy, clean, NULL, NULL, &e, err);
         srv_gate_end(r->app->gate);

@@ -51,8 +51,8 @@ void srv_run_add_up(srv_run *r, const dr_train_metrics *m);
 
 /* --- training_run.c --- */
 
-/* For dr_model_set_yield(), arg is the run: lets requests pass; false when it is to stop. */
-bool srv_run_between_layers(void *arg);
+/* Between the layers of what e computes, arg is the run: lets requests pass; false when it is to stop. */
+bool srv_run_between_layers(void *arg, dr_engine *e);
 
 /* --- training_end.c --- */
 

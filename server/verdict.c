@@ -89,6 +89,17 @@ static dr_status measure_kind(const srv_verdict_in *in, dr_model *m, const srv_p
     return s;
 }
 
+/* Who computes, for the yield. */
+typedef struct computing {
+    const srv_verdict_in *in;
+    dr_engine *engine;
+} computing;
+
+static bool between_layers(void *arg) {
+    const computing *c = arg;
+    return c->in->yield(c->in->arg, c->engine);
+}
+
 static dr_status measure(const srv_verdict_in *in, dr_engine *e, const char *weights, bool with_clean, numbers *ret,
                          dr_error *err) {
     dr_model *m;
@@ -97,7 +108,8 @@ static dr_status measure(const srv_verdict_in *in, dr_engine *e, const char *wei
                            *clean = in->clean.n ? &in->clean : &in->pair_clean;
     dr_status s = dr_model_open(e, weights, &m, err);
     if (s) return s;
-    if (in->yield) dr_model_set_yield(m, in->yield, in->arg);
+    computing c = {in, e};
+    if (in->yield) dr_model_set_yield(m, between_layers, &c);
     s = measure_kind(in, m, rainy, NULL, &ret->kind[RAINY], err);
     if (!s && with_clean) s = measure_kind(in, m, clean, NULL, &ret->kind[CLEAN], err);
     if (!s) s = measure_kind(in, m, &in->pair_rainy, &in->pair_clean, &ret->kind[PAIRS], err);
@@ -264,8 +276,11 @@ static dr_status conclude(const srv_verdict_in *in, const numbers *now, const nu
 }
 
 dr_status srv_verdict_run(const srv_verdict_in *in, srv_verdict *ret, dr_error *err) {
-    const dr_engine_opts opts = {
-        .backend = in->backend, .threads = in->threads, .precision = in->precision, .plan_cache = in->plan_cache};
+    const dr_engine_opts opts = {.backend = in->backend,
+                                 .threads = in->threads,
+                                 .precision = in->precision,
+                                 .plan_cache = in->plan_cache,
+                                 .background = true};
     dr_engine *e;
     numbers now = {0}, parent = {0};
     if (in->pair_rainy.n != in->pair_clean.n)

@@ -58,7 +58,8 @@ typedef struct srv_verdict_in {
     atomic_bool *cancel;                                  /* NULL = never */
     void (*before)(void *around), (*after)(void *around); /* called around each picture; NULL = none */
     void *around;
-    bool (*yield)(void *arg); /* between two layers; false ends it as CANCELLED; NULL = none */
+    /* between two layers, with the engine that computes; false ends it as CANCELLED; NULL = none */
+    bool (*yield)(void *arg, dr_engine *e);
     void *arg;
 } srv_verdict_in;
 

@@ -32,11 +32,11 @@ static dr_status step_add(dr_graph *g, dr_node *n, dr_error *err) {
 }
 
 static dr_status step(dr_graph *g, dr_node *n, dr_error *err) {
-    if (g->between && !g->between(g->between_arg)) return dr_fail(err, DR_CANCELLED, "broken off");
+    dr_status s = dr_graph_give_way(g, err);
+    if (s) return s;
     if (n->op == &dr_op_add) return step_add(g, n, err);
     dr_exec x = {g->be, g->pool, g->nodes};
     dr_tensor dx[DR_OP_MAX_IN] = {{{0}, NULL}, {{0}, NULL}};
-    dr_status s = DR_OK;
     for (int i = 0; i < n->op->n_in && !s; i++)
         if (g->nodes[n->in[i]].needs_grad) s = dr_graph_take(g, g->nodes[n->in[i]].shape, &dx[i], err);
     if (!s) s = n->op->backward(&x, n, n->grad, dx, err);

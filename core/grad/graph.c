@@ -84,10 +84,18 @@ void dr_graph_give(dr_graph *g, dr_tensor t) {
 
 /* ---- recording ---- */
 
+dr_status dr_graph_give_way(dr_graph *g, dr_error *err) {
+    if (!g->between) return DR_OK;
+    dr_status s = dr_be_pace(g->be, err);
+    if (s) return s;
+    return g->between(g->between_arg) ? DR_OK : dr_fail(err, DR_CANCELLED, "broken off");
+}
+
 static dr_status compute(dr_graph *g, dr_node *n, dr_error *err) {
-    if (g->between && !g->between(g->between_arg)) return dr_fail(err, DR_CANCELLED, "broken off");
+    dr_status s = dr_graph_give_way(g, err);
+    if (s) return s;
     dr_exec x = {g->be, g->pool, g->nodes};
-    dr_status s = n->op->forward(&x, n, err);
+    s = n->op->forward(&x, n, err);
     return s ? dr_wrap(err, s, "%s", n->op->name) : DR_OK;
 }
 

@@ -25,7 +25,8 @@ typedef struct dr_graph {
     struct dr_spare *spares; /* tensors that can be used again */
     int n_spares, cap_spares;
     /* Asked before each op is computed, forward and backward: false breaks off (CANCELLED). NULL = not asked. Where
-     * training lets other work pass; it touches no tensor, so the bits are the same with and without it. */
+     * training lets other work pass; it touches no tensor, so the bits are the same with and without it. Where it is
+     * set, the device's queue is kept short too (dr_be_pace). */
     bool (*between)(void *arg);
     void *between_arg;
     dr_error err;
@@ -68,6 +69,9 @@ dr_var dr_loss_gan(dr_graph *g, dr_var scores, dr_gan_loss mode);
 dr_var dr_loss_l1(dr_graph *g, dr_var a, dr_var target); /* no gradient to target */
 /* mean |FFT2(a) - FFT2(target)| over all bins, orthonormal, of pictures; no gradient to target */
 dr_var dr_loss_freq(dr_graph *g, dr_var a, dr_var target);
+
+/* Before a piece of work: pace and `between`, as above. */
+DR_MUSTUSE dr_status dr_graph_give_way(dr_graph *g, dr_error *err);
 
 /* For the builders: append a node, check its inputs, run it in TRAIN. */
 dr_var dr_graph_append(dr_graph *g, dr_node n);

@@ -162,7 +162,7 @@ static dr_status take(work *w, int end, dr_shape s, dr_tensor *ret, dr_error *er
 static dr_status begin(work *w, double cost, bool *ret_go, dr_error *err) {
     w->cost += cost;
     *ret_go = w->run != NULL;
-    if (w->run) return dr_plan_ask(w->run->watch, err);
+    if (w->run) return dr_plan_ask(w->p, w->run->watch, err);
     return w->cost <= w->cost_max ? DR_OK : dr_fail(err, DR_TOO_LARGE, "bands: too much work");
 }
 

@@ -58,6 +58,10 @@ const char *dr_engine_backend(const dr_engine *e) {
 const char *dr_engine_describe(const dr_engine *e) {
     return dr_be_describe(e->be);
 }
+void dr_engine_drain(dr_engine *e) {
+    dr_status s = dr_be_sync(e->be, NULL);
+    (void)s; /* what the device says to it, the next call hears too */
+}
 const char *dr_engine_note(const dr_engine *e) {
     return e->note;
 }

@@ -281,11 +281,15 @@ static void tell(const dr_plan_watch *watch, double part) {
                               memory_order_relaxed);
 }
 
-dr_status dr_plan_ask(const dr_plan_watch *watch, dr_error *err) {
+/* Is the run wanted still? Where others may pass, the device's queue is kept short, so that they need not wait for the
+ * whole run. */
+dr_status dr_plan_ask(const dr_plan *p, const dr_plan_watch *watch, dr_error *err) {
     if (watch && watch->cancel && atomic_load_explicit(watch->cancel, memory_order_relaxed))
         return dr_fail(err, DR_CANCELLED, "cancelled");
-    if (watch && watch->between && !watch->between(watch->between_arg)) return dr_fail(err, DR_CANCELLED, "broken off");
-    return DR_OK;
+    if (!watch || !watch->between) return DR_OK;
+    dr_status s = watch->gives_way ? dr_be_pace(p->be, err) : DR_OK;
+    if (s) return s;
+    return watch->between(watch->between_arg) ? DR_OK : dr_fail(err, DR_CANCELLED, "broken off");
 }
 
 void dr_plan_did(const dr_plan *p, dr_plan_run_state *r, double cost) {
@@ -302,7 +306,7 @@ static dr_status run_steps(dr_plan *p, void *block, const dr_plan_watch *watch, 
             st = dr_bands_run(p, i, &run, err);
             continue;
         }
-        st = dr_plan_ask(watch, err);
+        st = dr_plan_ask(p, watch, err);
         if (!st) st = call_whole(p, i, block, err);
         if (!st) dr_plan_did(p, &run, p->extra[i].cost);
     }
@@ -312,7 +316,9 @@ static dr_status run_steps(dr_plan *p, void *block, const dr_plan_watch *watch, 
 
 /* ---- recorded runs ---------------------------------------------------------------------------------------------- */
 
-static bool is_recordable(const dr_plan *p) {
+/* A recorded run is one piece that nobody can pass. */
+static bool is_recordable(const dr_plan *p, const dr_plan_watch *watch) {
+    if (watch && watch->gives_way) return false;
     dr_shape s = p->nodes[p->input].shape;
     return dr_be_records(p->be) && !p->band_rows && (int64_t)s.n * s.h * s.w <= RECORD_PIXELS_MAX &&
            p->recording.n_failures < FAILURES_MAX;
@@ -349,8 +355,8 @@ out:
 
 dr_status dr_plan_run(dr_plan *p, void *block, const dr_plan_watch *watch, dr_error *err) {
     bool done = false;
-    if (is_recordable(p)) {
-        dr_status s = dr_plan_ask(watch, err);
+    if (is_recordable(p, watch)) {
+        dr_status s = dr_plan_ask(p, watch, err);
         if (s) return s;
         run_recorded(p, block, &done);
         if (done) tell(watch, 1);

@@ -51,8 +51,9 @@ typedef struct dr_plan_watch {
     atomic_bool *cancel;     /* looked at between steps (before a recorded run); NULL = never */
     _Atomic float *progress; /* receives from..to as the work goes; NULL = not wanted */
     float from, to;
-    bool (*between)(void *arg); /* asked before each step or recorded run: false = CANCELLED; NULL = not asked */
+    bool (*between)(void *arg); /* asked between steps (before a recorded run): false = CANCELLED; NULL = not asked */
     void *between_arg;
+    bool gives_way; /* between lets others pass: such runs keep the device's queue short and are not recorded */
 } dr_plan_watch;
 /* block: dr_plan_bytes, 64-byte aligned. CANCELLED, or what the backend says. watch may be NULL. */
 DR_MUSTUSE dr_status dr_plan_run(dr_plan *p, void *block, const dr_plan_watch *watch, dr_error *err);

@@ -57,7 +57,7 @@ bool dr_plan_in_place(const dr_plan *p, const dr_step *s);
 double dr_plan_cost(const dr_plan *p, int i, dr_shape y);
 
 /* Is the run wanted still? Asked before each call; CANCELLED. Then dr_plan_did() with its cost. */
-DR_MUSTUSE dr_status dr_plan_ask(const dr_plan_watch *watch, dr_error *err);
+DR_MUSTUSE dr_status dr_plan_ask(const dr_plan *p, const dr_plan_watch *watch, dr_error *err);
 void dr_plan_did(const dr_plan *p, dr_plan_run_state *r, double cost);
 /* Step i on these tensors: in[0] its x or first input, in[1] its skip or second input (data NULL where it has none);
  * whole values or rows of them. */

@@ -52,8 +52,8 @@ static int find_plan(const dr_model *m, int n, int pw, int ph, uint64_t limit) {
     return -1;
 }
 
-/* The plan for n pictures of a padded size and so much memory, from the few that are remembered; the one unused for longest makes
- * room. *ret NULL: none fits, not even in bands, and *ret_least says what the smallest takes. */
+/* The plan for n pictures of a padded size and so much memory, from the few that are remembered; the one unused for
+ * longest makes room. *ret NULL: none fits, not even in bands, and *ret_least says what the smallest takes. */
 static dr_status plan_for(dr_model *m, int n, int pw, int ph, uint64_t limit, dr_plan **ret, uint64_t *ret_least,
                           dr_error *err) {
     int at = find_plan(m, n, pw, ph, UINT64_MAX), oldest = 0;
@@ -254,6 +254,7 @@ static dr_status run_task(task *t, int pw, int ph, uint64_t budget, dr_error *er
 
 dr_status dr_model_run_plan(dr_model *m, dr_plan *p, const dr_plan_watch *watch, dr_error *err) {
     dr_plan_watch w = watch ? *watch : (dr_plan_watch){0};
+    w.gives_way = m->between != NULL;
     if (!w.between) {
         w.between = m->between;
         w.between_arg = m->between_arg;

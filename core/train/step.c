@@ -303,8 +303,8 @@ static dr_status optimise(work *w, const terms *t, const dr_net *nets, int n, dr
 }
 
 static dr_status adam_one(work *w, dr_net net, const dr_adam_desc *d, dr_error *err) {
-    if (w->g->between && !w->g->between(w->g->between_arg)) return dr_fail(err, DR_CANCELLED, "broken off");
-    return dr_nets_adam(w->m, net, d, err);
+    dr_status s = dr_graph_give_way(w->g, err);
+    return s ? s : dr_nets_adam(w->m, net, d, err);
 }
 
 static dr_status adam(work *w, dr_net first, double lr, double beta1, dr_error *err) {

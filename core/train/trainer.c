@@ -39,7 +39,8 @@ static dr_status open_nets(dr_trainer *t, dr_error *err) {
         .g = {t->o.ngf, t->o.blocks, t->o.residual}, .d = {t->o.ndf, t->o.d_layers}, .ema = t->o.ema_decay > 0};
     dr_backend_opts bo = {.threads = t->o.threads,
                           .precision = t->o.precision && !strcmp(t->o.precision, "bf16") ? DR_PREC_BF16 : DR_PREC_F32,
-                          .plan_cache = t->o.plan_cache};
+                          .plan_cache = t->o.plan_cache,
+                          .background = true};
     dr_status s = dr_backend_open(t->o.backend ? t->o.backend : "auto", &bo, &t->be, NULL, err);
     if (!s) s = dr_nets_init(&t->nets, &c, t->be, err);
     if (s) return s;
@@ -207,6 +208,11 @@ dr_status dr_trainer_step(dr_trainer *t, dr_train_metrics *ret, dr_error *err) {
 void dr_trainer_set_yield(dr_trainer *t, bool (*between)(void *arg), void *arg) {
     t->step.graph.between = between;
     t->step.graph.between_arg = arg;
+}
+
+void dr_trainer_drain(dr_trainer *t) {
+    dr_status s = dr_be_sync(t->be, NULL);
+    (void)s; /* what the device says to it, the next call hears too */
 }
 
 bool dr_trainer_finished(const dr_trainer *t) {

@@ -219,7 +219,10 @@ dr_status cg_execute(const cg_target *t, const cg_plan *p, void *const at[CG_N_T
                    .workspace = c->e->workspace ? workspace : NULL};
     enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
     (void)cudaStreamIsCapturing(t->handle->st, &capture);
-    if (capture == cudaStreamCaptureStatusNone) return work(&j, err);
+    if (capture == cudaStreamCaptureStatusNone) {
+        cusim_spend(t->handle->st);
+        return work(&j, err);
+    }
     cusim_enqueue(t->handle->st, queued, &j, sizeof j);
     return DR_OK;
 }

@@ -19,7 +19,8 @@ struct CUstream_st {
 };
 struct CUevent_st {
     double at; /* seconds; < 0: never recorded */
-    bool timed;
+    bool timed, blocking;
+    unsigned clock; /* the modelled one that `at` lies on; 0: wall time */
 };
 
 namespace cusim {
@@ -41,6 +42,15 @@ static cudaError_t fail_code;
 static int capturing;                   /* streams in global capture: they bind every thread */
 static thread_local int capturing_here; /* those that this thread has in thread-local capture */
 static thread_local cudaError_t last;
+
+/* Modelled time; see the header. */
+static struct {
+    unsigned on;             /* its number; 0: no clock is modelled */
+    unsigned n;              /* modelled so far */
+    double work, host, wake; /* seconds */
+    double end;              /* of all that is queued */
+    cusim_time t;
+} model;
 static CUstream_st null_stream;
 
 static cudaError_t fail(cudaError_t e) {
@@ -68,13 +78,36 @@ static CUstream_st *stream(cudaStream_t st) {
     return st ? st : &null_stream;
 }
 
+/* A piece of work is handed to the device. */
+static void spend() {
+    hold h(lock);
+    if (!model.on) return;
+    model.t.now += model.host;
+    if (model.end < model.t.now) model.end = model.t.now;
+    model.end += model.work;
+    model.t.busy += model.work;
+    if (model.end - model.t.now > model.t.most) model.t.most = model.end - model.t.now;
+}
+
+/* The host waits until `at`. */
+static void wait_until(double at, bool sleeps) {
+    hold h(lock);
+    if (!model.on || at <= model.t.now) return;
+    if (!sleeps) model.t.spins++;
+    at += sleeps ? model.wake : 0;
+    model.t.waited += at - model.t.now;
+    model.t.now = at;
+}
+
 /* Do it now, or keep it for the graph. */
-static void queue(cudaStream_t st, work w) {
+static void queue(cudaStream_t st, work w, bool takes_time = true) {
     CUstream_st *s = stream(st);
-    if (s->capture)
+    if (s->capture) {
         s->capture->nodes.push_back(std::move(w));
-    else
-        w();
+        return;
+    }
+    if (takes_time) spend();
+    w();
 }
 
 /* Waiting for a stream that captures would wait for ever. */
@@ -84,9 +117,10 @@ static cudaError_t no_capture() {
 }
 
 static double clock_at; /* of the device; see cusim_pass */
+/* When an event that is recorded now will have come. */
 static double now() {
     hold h(lock);
-    return clock_at;
+    return !model.on ? clock_at : model.end > model.t.now ? model.end : model.t.now;
 }
 
 /* ---- devices -------------------------------------------------------------------------------------------------------
@@ -313,10 +347,15 @@ cudaError_t cudaStreamDestroy(cudaStream_t st) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t st) {
     CALL(cudaErrorLaunchFailure);
-    return stream(st)->capture ? fail(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
+    if (stream(st)->capture) return fail(cudaErrorStreamCaptureUnsupported);
+    wait_until(model.end, false);
+    return cudaSuccess;
 }
 cudaError_t cudaStreamQuery(cudaStream_t st) {
-    return cudaStreamSynchronize(st);
+    CALL(cudaErrorLaunchFailure);
+    if (stream(st)->capture) return fail(cudaErrorStreamCaptureUnsupported);
+    hold h(lock);
+    return model.on && model.end > model.t.now ? fail(cudaErrorNotReady) : cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { /* work is done when it is queued */
     CALL(cudaErrorLaunchFailure);
@@ -330,7 +369,7 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t st, void (*fn)(void *), void *arg) {
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *ev, unsigned flags) {
     CALL(cudaErrorMemoryAllocation);
-    *ev = new CUevent_st{-1, !(flags & cudaEventDisableTiming)};
+    *ev = new CUevent_st{-1, !(flags & cudaEventDisableTiming), (flags & cudaEventBlockingSync) != 0, 0};
     born();
     return cudaSuccess;
 }
@@ -346,21 +385,24 @@ cudaError_t cudaEventDestroy(cudaEvent_t ev) {
 }
 cudaError_t cudaEventRecord(cudaEvent_t ev, cudaStream_t st) {
     CALL(cudaErrorLaunchFailure);
-    queue(st, [=] { ev->at = now(); });
+    queue(
+        st, [=] { ev->at = now(), ev->clock = model.on; }, false);
     return cudaSuccess;
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t) {
+cudaError_t cudaEventSynchronize(cudaEvent_t ev) {
     CALL(cudaErrorLaunchFailure);
+    if (ev->clock == model.on) wait_until(ev->at, ev->blocking);
     return cudaSuccess;
 }
-cudaError_t cudaEventQuery(cudaEvent_t) {
+cudaError_t cudaEventQuery(cudaEvent_t ev) {
     CALL(cudaErrorLaunchFailure);
-    return cudaSuccess;
+    hold h(lock);
+    return model.on && ev->clock == model.on && ev->at > model.t.now ? fail(cudaErrorNotReady) : cudaSuccess;
 }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
     CALL(cudaErrorLaunchFailure);
     if (from->at < 0 || to->at < 0 || !from->timed || !to->timed) return fail(cudaErrorInvalidResourceHandle);
-    *ms = (float)((to->at - from->at) * 1e3);
+    *ms = from->clock == to->clock ? (float)((to->at - from->at) * 1e3) : 0;
     return cudaSuccess;
 }
 
@@ -513,6 +555,21 @@ void cusim_set_devices(int n) {
 void cusim_pass(double seconds) {
     hold h(lock);
     clock_at += seconds;
+}
+void cusim_clock(double work, double host, double wake) {
+    hold h(lock);
+    const bool on = work >= 0;
+    if (on && !model.on) model.t = cusim_time{}, model.end = 0, model.n++;
+    model.on = on ? model.n : 0;
+    model.work = work, model.host = host, model.wake = wake;
+    model.t.most = on && model.end > model.t.now ? model.end - model.t.now : 0;
+}
+void cusim_clock_read(cusim_time *ret) {
+    hold h(lock);
+    *ret = model.t;
+}
+void cusim_spend(cudaStream_t st) {
+    if (!stream(st)->capture) spend();
 }
 
 void cusim_enqueue(cudaStream_t st, void (*fn)(void *), const void *arg, size_t arg_bytes) {

@@ -5,7 +5,10 @@
  * step outside. A stream runs its work at once, in the caller's thread; while it captures, work is kept in a graph
  * instead. What the real runtime refuses is refused here too: copies beyond an allocation, waiting and allocating
  * during capture. What kills a process there (a wrong launch, freeing what is not ours) aborts with a line on stderr.
- * Not modelled: work that overlaps, streams that join a capture through an event, device memory touched by the host. */
+ * Not modelled: work that overlaps, streams that join a capture through an event, device memory touched by the host.
+ *
+ * Time can be modelled apart from the work (cusim_clock): then a launch or copy takes the device a set time and the
+ * host another, work of all streams goes one after the other, events lie on that clock, and whoever waits moves it. */
 #ifndef CUSIM_CUDA_RUNTIME_API_H
 #define CUSIM_CUDA_RUNTIME_API_H
 
@@ -168,6 +171,20 @@ void cusim_pass(double seconds);
 
 /* Queue host code that plays a kernel: fn(copy of arg) runs at its place in the stream, or in the graph captured. It
  * counts as a launch. */
+/* Modelled time in seconds, from 0 on: what a piece of work takes the device, a call the host, and a thread that slept
+ * to wake. May be called again to change the figures; work < 0 ends it. */
+void cusim_clock(double work, double host, double wake);
+typedef struct cusim_time {
+    double now;    /* the host's clock */
+    double busy;   /* the device's time for all that was queued */
+    double waited; /* spent in waiting, wakes included */
+    double most;   /* the most that was queued at any time since cusim_clock() was last called */
+    long spins;    /* waits that burn a core: streams, and events without cudaEventBlockingSync */
+} cusim_time;
+void cusim_clock_read(cusim_time *ret);
+/* One piece of work, for stand-ins that compute without a launch. */
+void cusim_spend(cudaStream_t st);
+
 void cusim_enqueue(cudaStream_t st, void (*fn)(void *), const void *arg, size_t arg_bytes);
 
 #ifdef __cplusplus
