@@ -7,6 +7,7 @@
 #define DR_DERAIN_H
 
 #include "core/base/status.h"
+#include "core/base/device.h"
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -62,6 +63,9 @@ DR_MUSTUSE dr_status dr_engine_open(const dr_engine_opts *opts, dr_engine **ret,
 void dr_engine_close(dr_engine *e);                 /* after its models */
 const char *dr_engine_backend(const dr_engine *e);  /* "cpu" or "cuda" */
 const char *dr_engine_describe(const dr_engine *e); /* device and kernels, for people */
+/* What the engine's device holds; any thread may ask while the engine is open. False: it has no memory of its own (the
+ * CPU), or does not answer any more. */
+bool dr_engine_device(const dr_engine *e, dr_device_state *ret);
 /* Within a yield (dr_model_set_yield), before it stands still: returns when the device has done what was queued through
  * this engine, so that others have it alone. */
 void dr_engine_drain(dr_engine *e);

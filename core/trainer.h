@@ -8,6 +8,7 @@
 #define DR_TRAINER_H
 
 #include "core/base/status.h"
+#include "core/base/device.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -78,6 +79,8 @@ void dr_trainer_set_yield(dr_trainer *t, bool (*between)(void *arg), void *arg);
 /* Within `between`, before it stands still: returns when the device has done what this training has queued on it, so
  * that others have it alone. */
 void dr_trainer_drain(dr_trainer *t);
+/* As dr_engine_device(). */
+bool dr_trainer_device(const dr_trainer *t, dr_device_state *ret);
 bool dr_trainer_finished(const dr_trainer *t);
 int64_t dr_trainer_at(const dr_trainer *t); /* steps done */
 

@@ -4,6 +4,7 @@
 #include "core/base/parse.h"
 #include "db/blobs.h"
 #include "server/api.h"
+#include "server/devices.h"
 #include "server/router.h"
 #include "server/version.h"
 #include "server/worker.h"
@@ -35,15 +36,24 @@ srv_next srv_system_limits(srv_req *r) {
                   "compare_pictures_max", (json_int_t)app->cfg->compare_pictures_max));
 }
 
+static json_t *gpu_json(const dr_device_state *d, bool lost) {
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "memory_bytes", (json_int_t)d->memory_all,
+                     "memory_free_bytes", (json_int_t)d->memory_free, "memory_used_bytes", (json_int_t)d->memory_used,
+                     "plans", (json_int_t)d->plans, "plans_tuned", (json_int_t)d->plans_tuned, "runs_recorded",
+                     (json_int_t)d->recorded, "runs_replayed", (json_int_t)d->replayed, "lost", (int)lost);
+}
+
 srv_next srv_system_version(srv_req *r) {
     const char *device = srv_registry_device(r->app->registry);
+    dr_device_state d;
     size_t kernels = strcspn(device, " ("); /* of "AVX-512 (oneDNN 2.6.3, 2 threads)" */
     if (!no_query(r)) return SRV_REPLY;
-    return srv_reply_json(r, 200,
-                          json_pack("{s:s, s:s, s:s, s:s, s:s%, s:[s,s,s,s,s,s]}", "version", srv_version(), "commit",
-                                    srv_commit(), "backend", srv_registry_backend(r->app->registry), "device", device,
-                                    "cpu_kernels", device, kernels, "features", "derain", "jobs", "wait", "idempotency",
-                                    "datasets", "compare"));
+    return srv_reply_json(
+        r, 200,
+        json_pack("{s:s, s:s, s:s, s:s, s:s%, s:o, s:[s,s,s,s,s,s]}", "version", srv_version(), "commit", srv_commit(),
+                  "backend", srv_registry_backend(r->app->registry), "device", device, "cpu_kernels", device, kernels,
+                  "gpu", srv_devices_read(&d) ? gpu_json(&d, atomic_load(&r->app->tele.device_lost)) : json_null(),
+                  "features", "derain", "jobs", "wait", "idempotency", "datasets", "compare"));
 }
 
 /* --- health --- */
@@ -125,6 +135,20 @@ static void write_gate(srv_gate *g, dr_buf *b) {
         dr_buf_printf(b, "derain_gate_waited_seconds_total{who=\"%s\"} %.6f\n", who[i], t.waited[i]);
 }
 
+/* Nothing where there is no GPU. */
+static void write_gpu(dr_buf *b) {
+    dr_device_state d;
+    if (!srv_devices_read(&d)) return;
+    srv_tele_gauge(b, "derain_gpu_memory_bytes", "memory of the GPU", (double)d.memory_all);
+    srv_tele_gauge(b, "derain_gpu_memory_free_bytes", "of it free, for all processes", (double)d.memory_free);
+    srv_tele_gauge(b, "derain_gpu_memory_used_bytes", "of it held by this daemon's engines and training",
+                   (double)d.memory_used);
+    srv_tele_gauge(b, "derain_gpu_plans", "convolution plans in use", (double)d.plans);
+    srv_tele_gauge(b, "derain_gpu_plans_tuned", "of these, tuned ones", (double)d.plans_tuned);
+    srv_tele_counter(b, "derain_gpu_runs_recorded_total", "runs recorded to be repeated as one", d.recorded);
+    srv_tele_counter(b, "derain_gpu_runs_replayed_total", "runs that were such repetitions", d.replayed);
+}
+
 srv_next srv_system_metrics(srv_req *r) {
     srv_app *app = r->app;
     db_counts counts;
@@ -155,6 +179,7 @@ srv_next srv_system_metrics(srv_req *r) {
     srv_tele_gauge(&b, "derain_job_seconds_average", "moving average of a job's time",
                    srv_queue_job_seconds(app->queue));
     write_gate(app->gate, &b);
+    write_gpu(&b);
     srv_registry_stats_get(app->registry, &models);
     srv_tele_gauge(&b, "derain_model_swaps", "changes of the served version since the start", (double)models.swaps);
     srv_tele_gauge(&b, "derain_model_loads", "versions loaded since the start", (double)models.loads);

@@ -16,6 +16,7 @@
 #include "server/blobs.h"
 #include "server/compare_params.h"
 #include "server/compare_report.h"
+#include "server/devices.h"
 #include "server/finish.h"
 #include "server/model_files.h"
 #include "server/problem.h"
@@ -92,6 +93,7 @@ static void close_models(run *r) {
         dr_model_close(r->model[i]);
         r->model[i] = NULL;
     }
+    srv_devices_remove(r->engine);
     dr_engine_close(r->engine);
     r->engine = NULL;
 }
@@ -103,6 +105,7 @@ static dr_status open_models(run *r, const char *backend, dr_error *err) {
                                  .plan_cache = r->app->cfg->plan_cache,
                                  .background = true};
     dr_status s = dr_engine_open(&opts, &r->engine, err);
+    if (!s) srv_devices_add_engine(r->engine);
     for (int i = 0; i < r->n && !s; i++)
         s = atomic_load(&r->sig->stop) ? dr_fail(err, DR_CANCELLED, "broken off")
                                        : open_version(r, &r->version[i], &r->model[i], err);

@@ -2,6 +2,7 @@
 #include "server/made_pairs.h"
 #include "core/base/alloc.h"
 #include "core/base/fs.h"
+#include "server/devices.h"
 #include "server/picture_paths.h"
 #include "server/training_files.h"
 #include "server/verdict.h"
@@ -69,12 +70,14 @@ static dr_status make_all(const srv_made_in *in, const srv_paths *rainy, const s
     dr_model *m = NULL;
     dr_status s = dr_engine_open(&opts, &e, err);
     if (s) return s;
+    srv_devices_add_engine(e);
     s = dr_model_open(e, in->weights, &m, err);
     computing c = {in, e};
     if (!s && in->yield) dr_model_set_yield(m, between_layers, &c);
     for (size_t i = 0; i < n && !s; i++)
         s = make_one(in, m, rainy->path[i * rainy->n / n], clean->path[i * clean->n / n], i, err);
     dr_model_close(m);
+    srv_devices_remove(e);
     dr_engine_close(e);
     return s;
 }

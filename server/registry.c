@@ -67,7 +67,7 @@ static dr_status served_load(const srv_registry *r, const srv_model_id *id, cons
                              served **ret, dr_error *err) {
     served *v = dr_calloc(1, sizeof *v + (size_t)r->engines * sizeof v->pairs[0]);
     if (!v) {
-        dr_engine_close(first);
+        srv_engine_close(first);
         return dr_fail(err, DR_NOMEM, "no memory for a model");
     }
     dr_status s = DR_OK;
@@ -494,7 +494,7 @@ static dr_status open_configured(srv_registry *r, dr_error *err) {
     if (note && *note) dr_log(DR_LOG_INFO, NULL, "%s", note);
     srv_engines_count(r->backend, r->o.workers, &r->workers, &r->engines);
     if (!(r->others = dr_calloc((size_t)r->engines, sizeof *r->others))) {
-        dr_engine_close(e);
+        srv_engine_close(e);
         return dr_fail(err, DR_NOMEM, "out of memory");
     }
     s = served_load(r, &id, r->o.model, e, &r->now, err);

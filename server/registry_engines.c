@@ -2,6 +2,7 @@
 #include "server/registry_engines.h"
 #include "core/base/alloc.h"
 #include "core/base/log.h"
+#include "server/devices.h"
 #include <math.h>
 #include <string.h>
 #include <unistd.h>
@@ -28,7 +29,14 @@ dr_status srv_engine_open(const srv_registry_opts *o, dr_engine **ret, dr_error 
                                  .fallback = true,
                                  .plan_cache = o->plan_cache};
     dr_status s = dr_engine_open(&opts, ret, err);
-    return s ? dr_wrap(err, s, "backend '%s'", o->backend) : s;
+    if (s) return dr_wrap(err, s, "backend '%s'", o->backend);
+    srv_devices_add_engine(*ret);
+    return DR_OK;
+}
+
+void srv_engine_close(dr_engine *e) {
+    srv_devices_remove(e);
+    dr_engine_close(e);
 }
 
 /* A picture that every later run resembles: gradients and a few lines. What comes back must be numbers. */
@@ -63,6 +71,6 @@ dr_status srv_pair_load(const srv_registry_opts *o, const char *path, const char
 
 void srv_pair_close(srv_pair *p) {
     dr_model_close(p->model);
-    dr_engine_close(p->engine);
+    srv_engine_close(p->engine);
     *p = (srv_pair){0};
 }

@@ -10,7 +10,9 @@ typedef struct srv_pair {
     dr_model *model;
 } srv_pair;
 
+/* Counted among the devices (server/devices.h) while it is open. NULL may be closed. */
 DR_MUSTUSE dr_status srv_engine_open(const srv_registry_opts *o, dr_engine **ret, dr_error *err);
+void srv_engine_close(dr_engine *e);
 
 /* Opens the engine unless p has one, loads the weights and runs a small picture through them. sha256 NULL or "":
  * whatever the file holds. CORRUPT bad_model. Where it fails, p may hold a part: close it. */

@@ -68,6 +68,11 @@ void srv_tele_gauge(dr_buf *out, const char *name, const char *help, double valu
     dr_buf_printf(out, "%s %.17g\n", name, value);
 }
 
+void srv_tele_counter(dr_buf *out, const char *name, const char *help, uint64_t value) {
+    head(out, name, help, "counter");
+    dr_buf_printf(out, "%s %llu\n", name, (unsigned long long)value);
+}
+
 static void write_hist(dr_buf *out, const char *name, const char *help, srv_hist *h) {
     uint64_t sum = 0;
     head(out, name, help, "histogram");
@@ -90,8 +95,7 @@ void srv_tele_write(srv_tele *t, dr_buf *out) {
                               (unsigned long long)n);
         }
     for (int i = 0; i < SRV_N_COUNTERS; i++) {
-        head(out, counters[i].name, counters[i].help, "counter");
-        dr_buf_printf(out, "%s %llu\n", counters[i].name, (unsigned long long)atomic_load(&t->counter[i]));
+        srv_tele_counter(out, counters[i].name, counters[i].help, atomic_load(&t->counter[i]));
     }
     write_hist(out, "derain_http_request_seconds", "time from request line to the end of the answer", &t->request);
     write_hist(out, "derain_job_queue_seconds", "time that jobs waited", &t->queue);

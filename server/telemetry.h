@@ -56,7 +56,8 @@ void srv_count(srv_tele *t, int counter, uint64_t n);
 void srv_count_status(srv_tele *t, int status);
 /* Our own counters as Prometheus text 0.0.4. */
 void srv_tele_write(srv_tele *t, dr_buf *out);
-/* One gauge line with its HELP and TYPE. */
+/* One line with its HELP and TYPE. */
 void srv_tele_gauge(dr_buf *out, const char *name, const char *help, double value);
+void srv_tele_counter(dr_buf *out, const char *name, const char *help, uint64_t value);
 
 #endif

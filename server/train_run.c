@@ -414,6 +414,9 @@ int srv_train_run(const dr_train_opts *o, const srv_train_wishes *w) {
         s = train(&r, &err);
         if (!s) sum_up(&r);
     }
+    int rc = s ? srv_cmd_fail("train", &err) : SRV_EXIT_OK;
+    if (s && r.t && dr_fs_exists(r.checkpoint))
+        fprintf(stderr, "deraind train: the files of the last save are kept: --resume %s\n", r.checkpoint);
     finish(&r);
-    return s ? srv_cmd_fail("train", &err) : SRV_EXIT_OK;
+    return rc;
 }

@@ -10,6 +10,7 @@
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "server/devices.h"
 #include "server/made_pairs.h"
 #include "server/model_files.h"
 #include "server/problem.h"
@@ -189,6 +190,7 @@ static dr_status prepare(srv_run *r, dr_error *err) {
                                r->seconds, err);
     if (!s) s = db_training_get(app->db, r->job->id, &row, err);
     if (s) return s;
+    srv_devices_add_trainer(r->t);
     srv_training_tidy(app, r->job->id);
     r->best_step = row.best_step;
     r->best = row.best_score;
@@ -283,6 +285,7 @@ static dr_status score(srv_run *r, const char *path, double *ret, dr_error *err)
                                    .plan_cache = r->app->cfg->plan_cache,
                                    .background = true};
         s = dr_engine_open(&eo, &r->engine, err);
+        if (!s) srv_devices_add_engine(r->engine);
     }
     if (!s) s = dr_trainer_export(r->t, path, "F16", err);
     if (!s) s = dr_model_open(r->engine, path, &m, err);
@@ -414,11 +417,10 @@ static void finish(srv_run *r, dr_status s, const dr_error *why) {
     dr_free(problem);
 }
 
-/* Paused, or queued again. Without a new checkpoint it goes on from the last one. */
-static void release(srv_run *r, db_state to) {
+/* Its row: paused, or queued again. */
+static void put_row_back(srv_run *r, db_state to) {
     dr_error err = {0};
-    dr_status s = r->t && dr_trainer_at(r->t) > 0 ? save(r, &err) : DR_OK;
-    if (s) srv_run_tell_failure(r, "checkpoint", s, &err);
+    dr_status s;
     for (;;) { /* a full disk is the store's disk too, and without its row the job would count as running */
         uint64_t rings = srv_queue_rings(r->app->queue);
         err = (dr_error){0};
@@ -429,6 +431,38 @@ static void release(srv_run *r, db_state to) {
     }
     if (s) srv_run_note_failed(r, "cannot put it back", s, &err);
     if (to == DB_QUEUED) srv_count(&r->app->tele, SRV_JOBS_REQUEUED, 1);
+}
+
+/* Without a new checkpoint it goes on from the last one. */
+static void release(srv_run *r, db_state to) {
+    dr_error err = {0};
+    dr_status s = r->t && dr_trainer_at(r->t) > 0 ? save(r, &err) : DR_OK;
+    if (s) srv_run_tell_failure(r, "checkpoint", s, &err);
+    put_row_back(r, to);
+}
+
+/* --- a device that failed --- */
+
+/* Without a trainer yet: it could not be opened there, as after an earlier failure. */
+static bool device_failed(const srv_run *r, dr_status s) {
+    if (!strcmp(srv_registry_backend(r->app->registry), "cpu")) return false;
+    return s == DR_BACKEND || (s == DR_UNAVAILABLE && !r->t);
+}
+
+/* Its context cannot be repaired in this process, and what the training holds there is gone: it waits, with its last
+ * checkpoint, until somebody has looked at the GPU and resumes it. */
+static void wait_for_device(srv_run *r, const dr_error *why) {
+    char text[300], from[64] = "its beginning, as there was no checkpoint yet";
+    if (r->saved > 0) snprintf(from, sizeof from, "the checkpoint of step %lld", (long long)r->saved);
+    if (!atomic_exchange(&r->app->tele.device_lost, true))
+        dr_log(DR_LOG_ERROR, r->job->request_id, "the GPU is given up, the CPU goes on: %s", why->text);
+    dr_log(DR_LOG_ERROR, r->job->request_id, "job %s: %s", r->job->id, why->text);
+    snprintf(text, sizeof text,
+             "the GPU failed: the training is paused. Resume it after a restart of the daemon on a GPU that works; it "
+             "goes on from %s",
+             from);
+    srv_run_tell(r, "warn", "device_lost", text);
+    put_row_back(r, DB_PAUSED);
 }
 
 void srv_training_run(srv_app *app, const db_job *job, srv_training_signals *sig) {
@@ -445,6 +479,8 @@ void srv_training_run(srv_app *app, const db_job *job, srv_training_signals *sig
     if (!s && atomic_load(&sig->cancel)) s = dr_fail(&err, DR_CANCELLED, "cancelled");
     if (r.lost) {
         dr_log(DR_LOG_WARN, job->request_id, "job %s is no longer this trainer's", job->id);
+    } else if (device_failed(&r, s) && !atomic_load(&sig->cancel)) {
+        wait_for_device(&r, &err);
     } else if (s == DR_NOSPACE && r.t) {
         srv_run_tell_failure(&r, "it is paused", s, &err);
         release(&r, DB_PAUSED);
@@ -455,7 +491,9 @@ void srv_training_run(srv_app *app, const db_job *job, srv_training_signals *sig
     } else {
         finish(&r, DR_OK, &err);
     }
+    srv_devices_remove(r.t);
     dr_trainer_close(r.t);
+    srv_devices_remove(r.engine);
     dr_engine_close(r.engine);
     atomic_store(&app->memory.training, 0);
     srv_training_params_done(&r.p);

@@ -2,6 +2,7 @@
 #include "server/verdict.h"
 #include "core/base/alloc.h"
 #include "core/base/fs.h"
+#include "server/devices.h"
 #include <jansson.h>
 #include <math.h>
 #include <stdarg.h>
@@ -293,8 +294,10 @@ dr_status srv_verdict_run(const srv_verdict_in *in, srv_verdict *ret, dr_error *
         return dr_fail_as(err, DR_INVALID, "nothing_held_out", "no pictures were held out of the training");
     dr_status s = dr_engine_open(&opts, &e, err);
     if (s) return s;
+    srv_devices_add_engine(e);
     s = measure(in, e, in->weights, true, &now, err);
     if (!s && in->parent) s = measure(in, e, in->parent, false, &parent, err);
+    srv_devices_remove(e);
     dr_engine_close(e);
     return s ? s : conclude(in, &now, in->parent ? &parent : NULL, ret, err);
 }

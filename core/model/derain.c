@@ -58,6 +58,9 @@ const char *dr_engine_backend(const dr_engine *e) {
 const char *dr_engine_describe(const dr_engine *e) {
     return dr_be_describe(e->be);
 }
+bool dr_engine_device(const dr_engine *e, dr_device_state *ret) {
+    return dr_be_state(e->be, ret);
+}
 void dr_engine_drain(dr_engine *e) {
     dr_status s = dr_be_sync(e->be, NULL);
     (void)s; /* what the device says to it, the next call hears too */

@@ -5,6 +5,7 @@
 #ifndef DR_TENSOR_BE_H
 #define DR_TENSOR_BE_H
 
+#include "core/base/device.h"
 #include "core/tensor/backend.h"
 
 /* Output sides of a convolution and of the two blurs. */
@@ -114,6 +115,8 @@ DR_MUSTUSE dr_status dr_be_replay(dr_backend *be, const dr_slot *recording, bool
 
 /* False where the backend has nothing to tell; an error of the device is that too. */
 bool dr_be_info(dr_backend *be, dr_device_info *ret);
+/* The same with the runs that were recorded and replayed, for the public doors. */
+bool dr_be_state(dr_backend *be, dr_device_state *ret);
 DR_MUSTUSE dr_status dr_be_pace(dr_backend *be, dr_error *err); /* OK where there is nothing to wait for */
 void dr_be_trim(dr_backend *be);
 bool dr_be_tunes(const dr_backend *be);

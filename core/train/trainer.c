@@ -210,6 +210,10 @@ void dr_trainer_set_yield(dr_trainer *t, bool (*between)(void *arg), void *arg) 
     t->step.graph.between_arg = arg;
 }
 
+bool dr_trainer_device(const dr_trainer *t, dr_device_state *ret) {
+    return dr_be_state(t->be, ret);
+}
+
 void dr_trainer_drain(dr_trainer *t) {
     dr_status s = dr_be_sync(t->be, NULL);
     (void)s; /* what the device says to it, the next call hears too */

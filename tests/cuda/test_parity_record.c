@@ -104,6 +104,22 @@ TEST(recorded_anew_when_memory_moved) {
     rig_close(&r);
 }
 
+/* A recording works in scratch memory that is gone then: it must not be replayed. */
+TEST(recorded_anew_after_a_trim) {
+    rig r;
+    float want[N], got[N];
+    CHECK_MSG(!rig_open(&r, DR_PREC_BF16, SIDE), "%s", err.text);
+    for (int i = 0; i < 3; i++) CHECK(!run(&r, 1, r.block, want));
+    CHECK(r.be->n_recorded == 1 && r.be->n_replayed == 2);
+    for (int round = 0; round < 5; round++) { /* more often than recording may fail in a row */
+        dr_be_trim(r.be);
+        for (int i = 0; i < 3; i++) CHECK(!run(&r, 1, r.block, got) && !memcmp(want, got, sizeof got));
+        CHECK_MSG(r.be->n_recorded == 2 + (unsigned)round, "%d", (int)r.be->n_recorded);
+    }
+    CHECK(r.be->n_replayed >= 2 + 5);
+    rig_close(&r);
+}
+
 TEST(faults_end_in_a_plain_run_or_an_error) {
     rig r;
     float want[N], got[N];

@@ -3,6 +3,7 @@
 #include "cusim.h"
 #include <map>
 #include <mutex>
+#include <unistd.h>
 #include <vector>
 
 typedef std::function<void()> work;
@@ -58,10 +59,17 @@ static cudaError_t fail(cudaError_t e) {
     return e;
 }
 
+/* For programs that are started whole: once this file is there, the device is lost to the whole process. */
+static bool is_lost() {
+    static const char *const path = getenv("CUSIM_LOST_FILE");
+    return path && access(path, F_OK) == 0;
+}
+
 /* Counts a call; the error it must answer with, if it is the one. */
 static cudaError_t call(cudaError_t usual) {
     hold h(lock);
     calls++;
+    if (is_lost()) return fail(cudaErrorLaunchFailure);
     if (fail_at && calls == fail_at) {
         fail_at = 0;
         return fail(fail_code ? fail_code : usual);

@@ -6,6 +6,7 @@
  * instead. What the real runtime refuses is refused here too: copies beyond an allocation, waiting and allocating
  * during capture. What kills a process there (a wrong launch, freeing what is not ours) aborts with a line on stderr.
  * Not modelled: work that overlaps, streams that join a capture through an event, device memory touched by the host.
+ * With CUSIM_LOST_FILE in the environment the device is lost as soon as that file exists.
  *
  * Time can be modelled apart from the work (cusim_clock): then a launch or copy takes the device a set time and the
  * host another, work of all streams goes one after the other, events lie on that clock, and whoever waits moves it. */
