@@ -7,8 +7,8 @@
 #ifndef DR_TRAINER_H
 #define DR_TRAINER_H
 
-#include "core/base/status.h"
 #include "core/base/device.h"
+#include "core/base/status.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -46,6 +46,8 @@ typedef struct dr_train_opts {
     uint64_t pictures_max; /* bytes of decoded pictures to keep of each side, others are decoded again and again: the
                               bits are the same; 0 = 4 GiB */
     uint64_t seed;         /* 0 = 1, or the checkpoint's */
+    int micro_batch; /* most pictures of a batch at a time, whose gradients then add up: less memory, more time, other
+                        rounding; 0 = the checkpoint's, or all of them. A GPU without room for so many takes fewer */
 } dr_train_opts;
 void dr_train_opts_init(dr_train_opts *o);
 
@@ -83,6 +85,9 @@ void dr_trainer_drain(dr_trainer *t);
 bool dr_trainer_device(const dr_trainer *t, dr_device_state *ret);
 bool dr_trainer_finished(const dr_trainer *t);
 int64_t dr_trainer_at(const dr_trainer *t); /* steps done */
+/* Pictures of a batch that are worked on at a time; becomes smaller in a step that finds a GPU without room for them.
+ */
+int dr_trainer_at_once(const dr_trainer *t);
 
 /* checkpoint.safetensors: everything, for resume. */
 DR_MUSTUSE dr_status dr_trainer_save(dr_trainer *t, const char *path, dr_error *err);
@@ -105,12 +110,14 @@ DR_MUSTUSE dr_status dr_train_preview(const dr_train_opts *o, int n, const char 
 /* What a training with these options will hold at most, from its shapes alone: nothing of it is allocated, only the
  * header and sizes of o->init or o->resume are read. Sums are of host memory where the backend is the CPU. */
 typedef struct dr_train_size {
-    uint64_t nets;  /* the six nets: weights, gradients, moments, average */
-    uint64_t step;  /* one step: activations, gradients on their way, scratch of the kernels */
-    uint64_t sheet; /* of a sample sheet, beside a step's */
-    uint64_t file;  /* the checkpoint or weights that it begins with, while they are read */
-    uint64_t host;  /* batches made ahead, image pools, buffers of files: host memory on every backend */
-    uint64_t total; /* on the CPU, without the pictures that are kept (pictures_max) */
+    uint64_t nets;         /* the six nets: weights, gradients, moments, average */
+    uint64_t step;         /* one step: activations, gradients on their way, scratch of the kernels */
+    uint64_t sheet;        /* of a sample sheet, beside a step's */
+    uint64_t file;         /* the checkpoint or weights that it begins with, while they are read */
+    uint64_t device;       /* of a GPU's memory: nets and a step, whole or in parts as o->micro_batch says, at least */
+    uint64_t device_least; /* the same one picture at a time */
+    uint64_t host;         /* batches made ahead, image pools, buffers of files: host memory on every backend */
+    uint64_t total;        /* on the CPU, without the pictures that are kept (pictures_max) */
 } dr_train_size;
 DR_MUSTUSE dr_status dr_train_plan(const dr_train_opts *o, dr_train_size *ret, dr_error *err);
 /* Time `runs` steps of the objective of METHOD.md section 9 on made-up pictures; o needs only the sizes and the

@@ -76,8 +76,7 @@ const srv_problem_row srv_problem_rows[] = {
      "Working on this picture would take more than mem_budget, also in bands."},
     {"training_too_large", 413, false, "Training needs too much memory",
      "The nets, one step and the pictures of this training do not fit into mem_budget beside the smallest derain "
-     "request. A "
-     "smaller crop, batch or network does."},
+     "request, or not onto the GPU. A smaller crop, batch, micro_batch or network does."},
     {"dataset_too_large", 413, false, "Data set too large",
      "The data set would hold more pictures or bytes than it may."},
     {"archive_too_large", 413, false, "Archive too large",

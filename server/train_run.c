@@ -345,8 +345,14 @@ static dr_status train(run *r, dr_error *err) {
         dr_train_metrics m = {0};
         dr_error later = {0}; /* of what a training can do without for now */
         int64_t t0 = dr_clock_ns();
+        int at_once = dr_trainer_at_once(r->t);
         dr_status s = dr_trainer_step(r->t, &m, err);
         if (s) return s;
+        if (dr_trainer_at_once(r->t) < at_once) {
+            clear_line(r);
+            fprintf(stderr, "deraind train: the GPU's memory is short: from here on %d of a batch at a time, not %d\n",
+                    dr_trainer_at_once(r->t), at_once);
+        }
         double took = (double)(dr_clock_ns() - t0) * 1e-9;
         r->pace = r->pace > 0 ? 0.95 * r->pace + 0.05 * took : took;
         if (m.skipped) tell_skipped(r, &m);

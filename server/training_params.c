@@ -28,6 +28,7 @@ static const row rows[] = {
     I(time_budget_s, 1, 1e8),
     I(crop, 64, 2048),
     I(batch, 1, 64),
+    I(micro_batch, 1, 64),
     I(threads, 1, 1024),
     I(ngf, 16, 256),
     I(blocks, 5, 32),
@@ -229,6 +230,7 @@ void srv_training_params_apply(const srv_training_params *p, dr_train_opts *o) {
     o->steps = p->steps;
     set_int(&o->crop, p->crop);
     set_int(&o->batch, p->batch);
+    set_int(&o->micro_batch, p->micro_batch);
     set_int(&o->threads, p->threads);
     set_int(&o->ngf, p->ngf);
     set_int(&o->blocks, p->blocks);

@@ -15,6 +15,7 @@ typedef struct srv_training_params {
     char preset[16];
     int64_t steps, time_budget_s; /* 0 = open; 0 = none */
     int64_t crop, batch, threads; /* 0 = open */
+    int64_t micro_batch;          /* 0 = the whole batch */
     int64_t ngf, blocks, ndf;     /* 0 = the parent's or the preset's */
     int64_t warmup;               /* steps in which the generators stand still; -1 = srv_training_warmup() */
     int64_t seed;

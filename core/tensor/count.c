@@ -7,7 +7,13 @@ static dr_count *of(dr_backend *be) {
     return (dr_count *)be;
 }
 
+static bool is_wide(dr_shape s) {
+    return s.c % 8 == 0 && (s.h > 1 || s.w > 1);
+}
+
 static size_t tensor_bytes(dr_backend *be, dr_shape s) {
+    const int wide = of(be)->wide;
+    if (wide) return (dr_shape_count(s) * (is_wide(s) ? (size_t)wide : sizeof(float)) + 255) / 256 * 256;
     return (dr_shape_count(s) * sizeof(float) + 63) / 64 * 64;
 }
 
@@ -26,10 +32,27 @@ static dr_status download(dr_backend *be, dr_tensor src, float *nchw, dr_error *
     return DR_OK;
 }
 
+/* What cuda/ops_conv.c puts aside: operands that are not wide yet with 8 channels at least, packed weights, the parts
+ * of a large window's rows. */
+static void conv_gpu(dr_count *c, dr_conv2d_desc d, dr_tensor x, dr_tensor y) {
+    const size_t wide = (size_t)c->wide, xi = ((size_t)x.shape.c + 7) / 8 * 8, yo = ((size_t)y.shape.c + 7) / 8 * 8,
+                 k = (size_t)d.k, nx = (size_t)x.shape.n * (size_t)x.shape.h * (size_t)x.shape.w,
+                 ny = (size_t)y.shape.n * (size_t)y.shape.h * (size_t)y.shape.w;
+    size_t n = yo * k * k * xi * wide + 1024;
+    if (!is_wide(x.shape)) n += nx * xi * wide;
+    if (!is_wide(y.shape)) n += nx * (k * (size_t)y.shape.c > yo ? k * (size_t)y.shape.c + 8 : yo) * wide;
+    n += ny / 64 * sizeof(float); /* sums of a bias */
+    if (n > c->scratch) c->scratch = n;
+}
+
 /* What the CPU's kernels (oneDNN, Winograd, AMX) may ask for: the operands in another order, the weights turned or
  * prepared, and for the gradient of the weights one sum a thread. Measured: docs/internals/training-jobs.md. */
 static void conv(dr_backend *be, dr_conv2d_desc d, dr_tensor x, dr_tensor y, bool dw) {
     dr_count *c = of(be);
+    if (c->wide) {
+        conv_gpu(c, d, x, y);
+        return;
+    }
     size_t w = (size_t)x.shape.c * (size_t)y.shape.c * (size_t)d.k * (size_t)d.k * sizeof(float);
     size_t n = tensor_bytes(be, x.shape) + tensor_bytes(be, y.shape) + w * (dw ? 2 + (size_t)c->threads : 3);
     if (n > c->scratch) c->scratch = n;
@@ -143,4 +166,8 @@ static const dr_backend_ops table = {
 
 void dr_count_init(dr_count *c, int threads) {
     *c = (dr_count){.base = {.ops = &table}, .threads = threads > 0 ? threads : 1};
+}
+
+void dr_count_init_gpu(dr_count *c, bool bf16) {
+    *c = (dr_count){.base = {.ops = &table}, .threads = 1, .wide = bf16 ? 2 : 4};
 }

@@ -1,6 +1,7 @@
 /* plan.c - implements dr_train_plan(): the nets are made and one step is run on a backend that only counts
  * (core/tensor/count.h), so that the sum follows the step whatever its objective is; the rest is added up by formula.
  */
+#include "core/train/plan.h"
 #include "core/tensor/count.h"
 #include "core/train/loader.h"
 #include "core/train/state.h"
@@ -15,8 +16,10 @@
 enum {
     SHEET_ROWS = 6, /* as in trainer.c */
     HUGE_PAGE = 2 << 20,
-    FIXED = 32 << 20, /* compiled kernels, threads, tables, the lists of pictures */
-    FAKES_POOLED = 3  /* fakes that may pass through the image pools in a step */
+    FIXED = 32 << 20,         /* compiled kernels, threads, tables, the lists of pictures */
+    FAKES_POOLED = 3,         /* fakes that may pass through the image pools in a step */
+    SCRATCH_GROW = 32 << 20,  /* cuda/memory.c */
+    WORKSPACE_MAX = 256 << 20 /* cuda/conv_select.h */
 };
 
 /* A file of which only the header is read: the rest is mapped and not looked at. */
@@ -88,6 +91,7 @@ static dr_status count_step(dr_nets *nets, const dr_train_opts *o, const dr_obje
     dr_step step;
     dr_step_init(&step, nets, obj);
     step.ema_decay = o->ema_decay;
+    step.micro = o->micro_batch;
     step.patches = any_patches;
     dr_status s = dr_step_run(&step, 0, 1, o->batch, o->crop, nothing, nothing, &m, err);
     *ret = touched(&step.pool);
@@ -117,8 +121,38 @@ static uint64_t host_bytes(const dr_train_opts *o, const dr_nets *nets) {
     dr_loader_opts_init(&l);
     for (int i = 0; i < nets->g[0].params.n; i++)
         if (dr_param_count(&nets->g[0].params.p[i]) > largest) largest = dr_param_count(&nets->g[0].params.p[i]);
-    uint64_t pool = o->pool ? 2 * (uint64_t)o->pool * image + FAKES_POOLED * image * (uint64_t)o->batch : 0;
+    uint64_t pool = o->pool ? 2 * (uint64_t)o->pool * image + (FAKES_POOLED + 2) * image * (uint64_t)o->batch : 0;
     return (uint64_t)(l.ring + 1) * batch + 4 * SHEET_ROWS * image + pool + 4 * largest * sizeof(float);
+}
+
+dr_status dr_plan_device(const dr_train_opts *in, const dr_objective *obj, int at_once, dr_device_need *ret,
+                         dr_error *err) {
+    const dr_nets_config cfg = {
+        .g = {in->ngf, in->blocks, in->residual}, .d = {in->ndf, in->d_layers}, .ema = in->ema_decay > 0};
+    dr_train_opts o = *in;
+    dr_nets nets = {0};
+    dr_count c;
+    uint64_t touched_unused;
+    o.micro_batch = at_once;
+    dr_count_init_gpu(&c, o.precision && !strcmp(o.precision, "bf16"));
+    dr_status s = dr_nets_init(&nets, &cfg, &c.base, err);
+    if (!s) s = count_step(&nets, &o, obj, &touched_unused, err);
+    dr_nets_done(&nets);
+    if (s) return s;
+    ret->least = c.held + (c.scratch + SCRATCH_GROW - 1) / SCRATCH_GROW * SCRATCH_GROW; /* its chunks are held whole */
+    ret->most = ret->least + WORKSPACE_MAX;
+    return DR_OK;
+}
+
+static dr_status plan_device(const dr_train_opts *o, const dr_objective *obj, dr_train_size *ret, dr_error *err) {
+    dr_device_need all, one;
+    const int at_once = o->micro_batch > 0 && o->micro_batch < o->batch ? o->micro_batch : o->batch;
+    dr_status s = dr_plan_device(o, obj, at_once, &all, err);
+    if (!s) s = dr_plan_device(o, obj, 1, &one, err);
+    if (s) return s;
+    ret->device = all.least;
+    ret->device_least = one.least;
+    return DR_OK;
 }
 
 dr_status dr_train_plan(const dr_train_opts *in, dr_train_size *ret, dr_error *err) {
@@ -140,6 +174,7 @@ dr_status dr_train_plan(const dr_train_opts *in, dr_train_size *ret, dr_error *e
     t.step += c.scratch;
     t.host = host_bytes(&o, &nets);
     dr_nets_done(&nets);
+    if (!s) s = plan_device(&o, &obj, &t, err);
     if (s) return s;
     uint64_t running = t.step + t.sheet + t.host;
     running += running / 16; /* what lies between the blocks */

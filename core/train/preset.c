@@ -95,6 +95,9 @@ static void put(double *v, double d) {
 static dr_status check(const dr_train_opts *o, dr_error *err) {
     if (o->crop < 64 || o->crop % 4 || o->crop > 4096)
         return dr_fail(err, DR_INVALID, "crop %d: it must be a multiple of 4 from 64 to 4096", o->crop);
+    if (o->micro_batch < 0 || o->micro_batch > 64)
+        return dr_fail(err, DR_INVALID, "micro batch %d: it must be from 1 to 64, or 0 for the whole batch",
+                       o->micro_batch);
     if (o->batch < 1 || o->batch > 64) return dr_fail(err, DR_INVALID, "batch %d: it must be from 1 to 64", o->batch);
     if (o->blocks < DR_BLOCKS_TRAIN)
         return dr_fail(err, DR_INVALID, "blocks %d: training needs at least %d", o->blocks, DR_BLOCKS_TRAIN);

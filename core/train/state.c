@@ -62,6 +62,7 @@ void dr_state_about(dr_st_writer *w, const dr_train_opts *o, int64_t step, const
         dr_st_writer_metaf(w, sizes[i].key, "%d", *int_at((dr_train_opts *)o, sizes[i].offset));
     for (int i = 0; i < N_REALS; i++)
         dr_st_writer_metaf(w, reals[i].key, "%.17g", *real_at((dr_train_opts *)o, reals[i].offset));
+    if (o->micro_batch > 0) dr_st_writer_metaf(w, "train.micro_batch", "%d", o->micro_batch);
     if (o->terms && *o->terms) dr_st_writer_meta(w, "derain.terms", o->terms);
     dr_st_writer_meta(w, "train.precision", o->precision ? o->precision : "f32");
 }
@@ -117,6 +118,11 @@ dr_status dr_state_options(const dr_st *f, dr_train_opts *o, char preset[32], dr
         return dr_fail(err, DR_INVALID, "the checkpoint was made with another seed (%llu)", (unsigned long long)seed);
     o->seed = seed;
     if (o->steps < 0) o->steps = v;
+    if (dr_st_meta(f, "train.micro_batch")) { /* absent: whole batches */
+        if (!meta_int(f, "train.micro_batch", &v) || v < 1 || v > 64)
+            return dr_fail_as(err, DR_CORRUPT, "bad_checkpoint", "the checkpoint has no usable train.micro_batch");
+        if (!o->micro_batch) o->micro_batch = (int)v;
+    }
     text = dr_st_meta(f, "train.precision");
     if (!o->precision) o->precision = text && !strcmp(text, "bf16") ? "bf16" : "f32";
     dr_skips skips;

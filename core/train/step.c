@@ -1,10 +1,16 @@
+/* step.c - see step.h.
+ *
+ * A half of the step, discriminators' or generators', is a sum of losses over the batch and one backward. Losses are
+ * means over pictures, and no op looks across them, so a half may be done in parts of the batch: each part's gradients
+ * count by its share and add up. Parts cost the fakes a second time in the second half, and memory is that of one part.
+ */
 #include "core/train/step.h"
 #include "core/base/alloc.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { TERMS_MAX = 64, FAKES_MAX = 2 };
+enum { TERMS_MAX = 64, FAKES_MAX = 2, CHUNK = 64 << 20 };
 
 /* Terms of one objective: loss nodes, their weights, and the name under which parts are added up for people. */
 typedef struct terms {
@@ -31,13 +37,14 @@ static void add_term(terms *t, const char *name, dr_var v, double weight) {
 
 void dr_step_init(dr_step *s, dr_nets *nets, const dr_objective *obj) {
     *s = (dr_step){.nets = nets, .obj = obj};
-    dr_pool_init(&s->pool, nets->be, (size_t)64 << 20);
+    dr_pool_init(&s->pool, nets->be, CHUNK);
     dr_graph_init(&s->graph, nets->be, &s->pool, DR_MODE_TRAIN);
 }
 
 void dr_step_done(dr_step *s) {
     dr_graph_done(&s->graph);
     dr_pool_done(&s->pool);
+    for (int i = 0; i < 2; i++) dr_free(s->pooled[i].data);
 }
 
 /* What the parts of a step share. */
@@ -46,9 +53,13 @@ typedef struct work {
     dr_graph *g;
     dr_nets *m;
     int64_t step;
+    int batch, crop;
+    const float *host_a, *host_b; /* of the whole batch */
+    int first, n;                 /* the part whose fakes the graph holds; n 0: none */
     int nce_calls;
     dr_var a, b;                             /* rainy, clean */
     dr_var fake_b, fake_a, mixed;            /* G_A(a), G_B(b), transplanted; -1 where not made */
+    dr_tensor check[DR_NETS];                /* see check_gradients() */
     dr_var taps_a[DR_TAPS], taps_b[DR_TAPS]; /* key features: a through G_A, b through G_B */
 } work;
 
@@ -69,25 +80,46 @@ static bool all_finite(const float *v, size_t n) {
     return true;
 }
 
-/* The fake itself, detached, or what the pool gives in its place. */
-static dr_var pooled(work *w, dr_var fake, dr_image_pool *pool, dr_error *err) {
+/* Room for what pool i gives for the batch at hand. */
+static float *pool_answers(work *w, int i, size_t image) {
+    dr_pool_answers *a = &w->s->pooled[i];
+    size_t want = image * (size_t)w->batch;
+    if (a->cap < want) {
+        dr_free(a->data);
+        a->data = dr_calloc(want, sizeof *a->data);
+        a->cap = a->data ? want : 0;
+    }
+    return a->data;
+}
+
+/* The fakes themselves, detached, or what pool i gives in their place: each picture of the batch is shown to it once a
+ * step, in order, whatever the parts are and however often a half is begun. */
+static dr_var pooled(work *w, dr_var fake, int i, dr_error *err) {
+    dr_image_pool *pool = i ? w->s->pool_b : w->s->pool_a;
     if (!pool || !pool->size) return dr_detach(w->g, fake);
     if (w->g->err.code) return -1;
     dr_tensor t = dr_var_tensor(w->g, fake);
+    const size_t image = pool->image_floats;
+    float *all = pool_answers(w, i, image), *part = all ? all + (size_t)w->first * image : NULL;
+    int *shown = &w->s->pooled[i].n, end = w->first + w->n;
     float *host = dr_malloc(dr_shape_count(t.shape) * sizeof *host);
-    if (!host) {
-        dr_graph_fail(w->g, DR_NOMEM, "no memory for the image pool");
-        return -1;
+    dr_status s = part && host ? DR_OK : dr_fail(err, DR_NOMEM, "no memory for the image pool");
+    if (!s && *shown < end) {
+        const int from = *shown > w->first ? *shown - w->first : 0; /* pictures of this part that it has seen already */
+        s = dr_be_download(w->g->be, t, host, err);
+        if (!s && !all_finite(host + (size_t)from * image, (size_t)(w->n - from) * image)) {
+            dr_free(host); /* they would come back in some later step */
+            return dr_detach(w->g, fake);
+        }
+        if (!s) {
+            memcpy(part + (size_t)from * image, host + (size_t)from * image,
+                   (size_t)(w->n - from) * image * sizeof *host);
+            dr_image_pool_query(pool, part + (size_t)from * image, w->n - from);
+            *shown = end;
+        }
     }
-    dr_status s = dr_be_download(w->g->be, t, host, err);
     if (s) dr_graph_fail(w->g, s, "image pool");
-    dr_var v = -1;
-    if (!s && !all_finite(host, dr_shape_count(t.shape))) { /* it would come back in some later step */
-        v = dr_detach(w->g, fake);
-    } else if (!s) {
-        dr_image_pool_query(pool, host, t.shape.n);
-        v = input(w, t.shape, host, err);
-    }
+    dr_var v = s ? -1 : input(w, t.shape, part, err);
     dr_free(host);
     return v;
 }
@@ -124,11 +156,12 @@ static void discriminator_terms(work *w, terms *t, dr_error *err) {
     int n = fakes_of_b(w, fakes);
     for (int i = 0; i < 2; i++) dr_params_set_trainable(&w->m->d[i].params, true);
     add_term(t, "d_A_real", judge(w, 0, w->b, DR_GAN_HINGE_REAL), 0.5);
-    add_term(t, "d_A_fake", judge(w, 0, pooled(w, w->fake_b, w->s->pool_a, err), DR_GAN_HINGE_FAKE), 0.5);
+    add_term(t, "d_A_fake", judge(w, 0, pooled(w, w->fake_b, 0, err), DR_GAN_HINGE_FAKE), 0.5);
     add_term(t, "d_B_real", judge(w, 1, w->a, DR_GAN_HINGE_REAL), 0.5);
-    for (int i = 0; i < n; i++) /* the pool holds translated pictures, not transplanted ones */
-        fakes[i] =
-            judge(w, 1, pooled(w, fakes[i], fakes[i] == w->fake_a ? w->s->pool_b : NULL, err), DR_GAN_HINGE_FAKE);
+    for (int i = 0; i < n; i++) { /* the pool holds translated pictures, not transplanted ones */
+        dr_var shown = fakes[i] == w->fake_a ? pooled(w, fakes[i], 1, err) : dr_detach(w->g, fakes[i]);
+        fakes[i] = judge(w, 1, shown, DR_GAN_HINGE_FAKE);
+    }
     add_terms(t, "d_B_fake", fakes, n, 0.5);
 }
 
@@ -203,6 +236,7 @@ static void generator_terms(work *w, terms *t, dr_error *err) {
     dr_graph *g = w->g;
     dr_nets *m = w->m;
     double half = o->dual ? 0.5 : 1.0; /* mean over the directions */
+    w->nce_calls = 0;
     dr_var fakes[FAKES_MAX];
     int n = fakes_of_b(w, fakes);
     for (int i = 0; i < 2; i++) dr_params_set_trainable(&m->d[i].params, false);
@@ -256,50 +290,110 @@ static void generator_terms(work *w, terms *t, dr_error *err) {
                  o->w_transplant);
 }
 
-/* Values of the terms, added up by name into ret. */
-static dr_status read_terms(work *w, const terms *t, dr_train_metrics *ret, dr_error *err) {
+static double *value_of(dr_train_metrics *m, const char *name) {
+    for (int i = 0; i < m->n; i++)
+        if (!strcmp(m->name[i], name)) return &m->value[i];
+    if (m->n == DR_TRAIN_LOSSES_MAX) return &m->value[m->n - 1];
+    m->name[m->n] = name;
+    m->value[m->n] = 0;
+    return &m->value[m->n++];
+}
+
+/* Values of the terms of a part, added up by name into ret. */
+static dr_status read_terms(work *w, const terms *t, double part, dr_train_metrics *ret, dr_error *err) {
     for (int i = 0; i < t->n; i++) {
         float v;
         dr_status s = dr_be_download(w->g->be, dr_var_tensor(w->g, t->var[i]), &v, err);
         if (s) return s;
         if (!isfinite(v) && !ret->not_finite) ret->not_finite = t->name[i];
-        if ((!ret->n || strcmp(ret->name[ret->n - 1], t->name[i])) && ret->n < DR_TRAIN_LOSSES_MAX) {
-            ret->name[ret->n] = t->name[i];
-            ret->value[ret->n++] = 0;
-        }
-        ret->value[ret->n - 1] += t->share[i] * (double)v;
+        *value_of(ret, t->name[i]) += part * t->share[i] * (double)v;
     }
     return DR_OK;
 }
 
+/* Queues what tells whether the gradients of the nets are finite. */
+static dr_status check_gradients(work *w, const dr_net *nets, int n, dr_error *err) {
+    dr_status s = DR_OK;
+    for (int i = 0; i < n && !s; i++) {
+        s = dr_pool_tensor(&w->s->pool, (dr_shape){1, 1, 1, 1}, &w->check[i], err);
+        if (!s) s = dr_nets_check_grad(w->m, nets[i], w->check[i], err);
+    }
+    return s;
+}
+
 /* Names the first of the nets that has a gradient that is not finite, unless a loss was not. */
-static dr_status read_checks(work *w, const dr_tensor *check, const dr_net *nets, int n, dr_train_metrics *ret,
-                             dr_error *err) {
+static dr_status read_checks(work *w, const dr_net *nets, int n, dr_train_metrics *ret, dr_error *err) {
     for (int i = 0; i < n; i++) {
         float v;
-        dr_status s = dr_be_download(w->g->be, check[i], &v, err);
+        dr_status s = dr_be_download(w->g->be, w->check[i], &v, err);
         if (s) return s;
         if (!isfinite(v) && !ret->not_finite) ret->not_finite = dr_net_name(nets[i]);
     }
     return DR_OK;
 }
 
-/* Gradients of the nets and all that decides whether they may learn from them; a device is waited for once, at the end.
- */
-static dr_status optimise(work *w, const terms *t, const dr_net *nets, int n, dr_train_metrics *ret, dr_error *err) {
-    dr_tensor check[DR_NETS];
+/* Pictures and fakes of a part of the batch; what the graph held before is gone. */
+static void load(work *w, int first, int n, dr_error *err) {
+    const dr_shape shape = {n, 3, w->crop, w->crop};
+    const size_t from = 3 * (size_t)w->crop * (size_t)w->crop * (size_t)first;
+    dr_graph_clear(w->g);
+    dr_pool_reset(&w->s->pool);
+    w->first = first;
+    w->n = n;
+    w->a = input(w, shape, w->host_a + from, err);
+    w->b = input(w, shape, w->host_b + from, err);
+    make_fakes(w);
+}
+
+typedef void terms_of(work *w, terms *t, dr_error *err);
+
+/* The gradients of a part; with the last one all that decides whether the nets may learn from them. Values are read at
+ * the end, so that the device is waited for once. */
+static dr_status one_part(work *w, terms_of *add, int first, int n, const dr_net *nets, int n_nets,
+                          dr_train_metrics *ret, dr_error *err) {
+    const double part = (double)n / w->batch;
+    terms t = {0};
+    if (w->first != first || w->n != n) load(w, first, n, err);
+    add(w, &t, err);
     dr_status s = dr_graph_status(w->g, err);
-    for (int i = 0; i < n && !s; i++) s = dr_nets_zero_grad(w->m, nets[i], err);
-    if (!s) s = dr_backward(w->g, t->var, t->weight, t->n, err);
-    for (int i = 0; i < n && !s; i++) {
-        s = dr_pool_tensor(&w->s->pool, (dr_shape){1, 1, 1, 1}, &check[i], err);
-        if (!s) s = dr_nets_check_grad(w->m, nets[i], check[i], err);
+    for (int i = 0; i < t.n && n < w->batch; i++) t.weight[i] *= (float)part;
+    if (!s) s = dr_backward(w->g, t.var, t.weight, t.n, err);
+    const bool last = first + n == w->batch;
+    if (!s && last) s = check_gradients(w, nets, n_nets, err);
+    if (!s) s = read_terms(w, &t, part, ret, err);
+    return s || !last ? s : read_checks(w, nets, n_nets, ret, err);
+}
+
+/* Less at a time, where a device has no room for so many. What the failed try held goes first. */
+static bool shrink(work *w, int at_once) {
+    dr_step *s = w->s;
+    if (at_once == 1 || !w->g->be->ops->trim) return false;
+    s->micro = (at_once + 1) / 2;
+    dr_graph_clear(w->g);
+    dr_pool_done(&s->pool);
+    dr_pool_init(&s->pool, w->g->be, CHUNK);
+    dr_be_trim(w->g->be);
+    w->n = 0;
+    return true;
+}
+
+/* One half: the gradients of its terms over the whole batch. */
+static dr_status optimise(work *w, terms_of *add, const dr_net *nets, int n_nets, dr_train_metrics *ret,
+                          dr_error *err) {
+    const dr_train_metrics before = *ret;
+    const dr_error clean = *err;
+    for (;;) {
+        const int at_once = w->s->micro > 0 && w->s->micro < w->batch ? w->s->micro : w->batch;
+        dr_status s = DR_OK;
+        *ret = before;
+        for (int i = 0; i < n_nets && !s; i++) s = dr_nets_zero_grad(w->m, nets[i], err);
+        for (int at = 0; at < w->batch && !s; at += at_once)
+            s = one_part(w, add, at, w->batch - at < at_once ? w->batch - at : at_once, nets, n_nets, ret, err);
+        ret->skipped = ret->not_finite != NULL;
+        if (ret->skipped) ret->n = 0;
+        if (s != DR_NOMEM || !shrink(w, at_once)) return s;
+        *err = clean; /* it goes on */
     }
-    if (!s) s = read_terms(w, t, ret, err);
-    if (!s) s = read_checks(w, check, nets, n, ret, err);
-    ret->skipped = ret->not_finite != NULL;
-    if (ret->skipped) ret->n = 0;
-    return s;
 }
 
 static dr_status adam_one(work *w, dr_net net, const dr_adam_desc *d, dr_error *err) {
@@ -322,29 +416,20 @@ static float ema_decay(const dr_step *s, int64_t step) {
 
 dr_status dr_step_run(dr_step *s, int64_t step, double factor, int n, int crop, const float *a, const float *b,
                       dr_train_metrics *ret, dr_error *err) {
-    work w = {.s = s, .g = &s->graph, .m = s->nets, .step = step};
+    work w = {.s = s, .g = &s->graph, .m = s->nets, .step = step, .batch = n, .crop = crop, .host_a = a, .host_b = b};
     static const dr_net all[DR_NETS] = {DR_NET_D_A, DR_NET_D_B, DR_NET_G_A, DR_NET_G_B, DR_NET_F1, DR_NET_F2};
-    dr_shape shape = {n, 3, crop, crop};
     dr_error local = {0}; /* the builders' failures need a text even if the caller wants none */
     if (!err) err = &local;
-    dr_graph_clear(w.g);
-    dr_pool_reset(&s->pool);
     ret->n = 0;
     ret->skipped = false;
     ret->not_finite = NULL;
-    w.a = input(&w, shape, a, err);
-    w.b = input(&w, shape, b, err);
-
-    make_fakes(&w);
-    terms d = {0}, g = {0};
-    discriminator_terms(&w, &d, err);
-    dr_status st = optimise(&w, &d, all, 2, ret, err);
+    for (int i = 0; i < 2; i++) s->pooled[i].n = 0;
+    dr_status st = optimise(&w, discriminator_terms, all, 2, ret, err);
     if (!st && ret->skipped) return dr_be_sync(w.g->be, err);
     if (!st) st = adam(&w, DR_NET_D_A, s->lr * factor, 0.5, err);
     if (st) return st;
 
-    generator_terms(&w, &g, err);
-    st = optimise(&w, &g, all + 2, s->obj->dual ? 4 : 1, ret, err);
+    st = optimise(&w, generator_terms, all + 2, s->obj->dual ? 4 : 1, ret, err);
     if (!st && ret->skipped) return dr_be_sync(w.g->be, err);
     if (st) return st;
     /* A rate of zero, not no update: the moments learn too, so that the first real one is of the usual size. */

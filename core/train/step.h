@@ -10,7 +10,10 @@
  * the step, for the generators would learn from the same batch; what the discriminators have learned from a finite half
  * stays when the generators' half is left out. An image pool takes fakes that are finite in any case.
  *
- * Key features are the activations that the fakes left behind. One graph and one pool serve all three parts. */
+ * Key features are the activations that the fakes left behind. One graph and one pool serve all three parts.
+ *
+ * A half may be done in parts of the batch (micro): gradients add up, and the result is that of the whole batch up to
+ * rounding, with the same positions and the same answers of the image pools. Memory is that of one part. */
 #ifndef DR_TRAIN_STEP_H
 #define DR_TRAIN_STEP_H
 
@@ -18,6 +21,12 @@
 #include "core/train/image_pool.h"
 #include "core/train/nets.h"
 #include "core/train/preset.h"
+
+typedef struct dr_pool_answers { /* an image pool's, for the pictures of the batch at hand */
+    float *data;
+    size_t cap; /* floats */
+    int n;      /* pictures that it was shown */
+} dr_pool_answers;
 
 typedef struct dr_step {
     dr_nets *nets;
@@ -30,6 +39,9 @@ typedef struct dr_step {
     /* Tests: positions of contrastive call `call` (0..3 in a step) instead of random ones; NULL = random. */
     dr_status (*patches)(void *arg, int call, const dr_shape taps[DR_TAPS], dr_patches *ret, dr_error *err);
     void *patches_arg;
+    /* Most pictures at a time, 0 = the whole batch. Where a device has no room for them, a step makes it smaller. */
+    int micro;
+    dr_pool_answers pooled[2];
     dr_pool pool;
     dr_graph graph;
 } dr_step;

@@ -4,6 +4,7 @@
 #include "core/base/clock.h"
 #include "core/base/rng.h"
 #include "core/train/feed.h"
+#include "core/train/plan.h"
 #include "core/train/sheet.h"
 #include "core/train/state.h"
 #include "core/train/step.h"
@@ -34,6 +35,35 @@ struct dr_trainer {
     bool broken; /* a step was broken off half-way */
 };
 
+/* A device that has no room for it: known before the first step, or found out in one. need: in all, what it holds
+ * already included; 0 = not known. */
+static dr_status no_room(const dr_trainer *t, uint64_t need, const dr_device_info *d, dr_error *err) {
+    char wants[64] = "";
+    if (need) snprintf(wants, sizeof wants, "it needs about %llu MB in all; ", (unsigned long long)(need >> 20));
+    return dr_fail_limit(err, "training_too_large", "", (int64_t)d->memory_free, (int64_t)need,
+                         "the GPU has no room for a step of this training (crop %d, ngf %d, one picture of a batch of "
+                         "%d at a time): %s%llu of %llu MB are free. A smaller crop or ngf does, or bf16",
+                         t->o.crop, t->o.ngf, t->o.batch, wants, (unsigned long long)(d->memory_free >> 20),
+                         (unsigned long long)(d->memory_all >> 20));
+}
+
+/* As many pictures at a time as its memory takes by the plan. Which is an estimate from above in the workspace alone:
+ * one picture is tried where only that speaks against it. */
+static dr_status fit_device(dr_trainer *t, dr_error *err) {
+    dr_device_info d;
+    dr_device_need need;
+    int at_once = dr_trainer_at_once(t);
+    if (!dr_be_info(t->be, &d)) return DR_OK; /* the CPU */
+    for (;; at_once = (at_once + 1) / 2) {
+        dr_status s = dr_plan_device(&t->o, &t->obj, at_once, &need, err);
+        if (s) return s;
+        if (need.most <= d.memory_free || at_once == 1) break;
+    }
+    if (need.least > d.memory_free) return no_room(t, need.least, &d, err);
+    if (at_once < t->o.batch) t->o.micro_batch = at_once;
+    return DR_OK;
+}
+
 static dr_status open_nets(dr_trainer *t, dr_error *err) {
     dr_nets_config c = {
         .g = {t->o.ngf, t->o.blocks, t->o.residual}, .d = {t->o.ndf, t->o.d_layers}, .ema = t->o.ema_decay > 0};
@@ -42,9 +72,11 @@ static dr_status open_nets(dr_trainer *t, dr_error *err) {
                           .plan_cache = t->o.plan_cache,
                           .background = true};
     dr_status s = dr_backend_open(t->o.backend ? t->o.backend : "auto", &bo, &t->be, NULL, err);
+    if (!s) s = fit_device(t, err);
     if (!s) s = dr_nets_init(&t->nets, &c, t->be, err);
     if (s) return s;
     dr_step_init(&t->step, &t->nets, &t->obj);
+    t->step.micro = t->o.micro_batch;
     t->step.lr = t->o.lr;
     t->step.lr_f = t->o.lr_f;
     t->step.ema_decay = t->o.ema_decay;
@@ -79,6 +111,10 @@ static void describe(dr_trainer *t, const dr_state_info *from, int nets_from_ini
         t->o.ndf, t->o.crop, t->o.batch, (long long)t->o.steps, (unsigned long long)t->o.seed, t->info.device,
         dr_feed_describe(t->feed));
     if (n < 0 || (size_t)n >= sizeof t->describe) return;
+    if (dr_trainer_at_once(t) < t->o.batch)
+        n += snprintf(t->describe + n, sizeof t->describe - (size_t)n, "; %d of a batch at a time",
+                      dr_trainer_at_once(t));
+    if ((size_t)n >= sizeof t->describe) return;
     char *at = t->describe + n;
     size_t left = sizeof t->describe - (size_t)n;
     if (nets_from_init)
@@ -182,6 +218,16 @@ static dr_status diverged(dr_trainer *t, const dr_train_metrics *m, dr_error *er
                       how, (long long)k->all, (long long)t->info.step, m->not_finite);
 }
 
+/* Why a step failed, where the device had no room for one picture at a time. */
+static dr_status explained(const dr_trainer *t, dr_status s, dr_error *err) {
+    dr_device_info d;
+    dr_device_need need = {0};
+    if (s != DR_NOMEM || !dr_be_info(t->be, &d)) return s;
+    if (dr_plan_device(&t->o, &t->obj, 1, &need, NULL)) need.least = 0;
+    if (err) *err = (dr_error){0};
+    return no_room(t, need.least, &d, err);
+}
+
 dr_status dr_trainer_step(dr_trainer *t, dr_train_metrics *ret, dr_error *err) {
     if (t->broken) return dr_fail(err, DR_CONFLICT, "a step was broken off: nothing goes on from here");
     if (dr_trainer_finished(t)) return dr_fail(err, DR_CONFLICT, "the training is finished");
@@ -192,9 +238,10 @@ dr_status dr_trainer_step(dr_trainer *t, dr_train_metrics *ret, dr_error *err) {
     if (s) return s;
     m.lr_factor = dr_schedule(t->info.step, t->o.steps, t->obj.decay_part);
     s = dr_step_run(&t->step, t->info.step, m.lr_factor, b.n, b.crop, b.rainy, b.clean, &m, err);
+    t->o.micro_batch = t->step.micro; /* it may have become smaller */
     if (s) {
         t->broken = true;
-        return s;
+        return explained(t, s, err);
     }
     keep_for_sheet(t, &b);
     m.step = ++t->info.step;
@@ -227,6 +274,9 @@ int64_t dr_trainer_at(const dr_trainer *t) {
 }
 int64_t dr_trainer_skipped(const dr_trainer *t) {
     return t->info.skips.all;
+}
+int dr_trainer_at_once(const dr_trainer *t) {
+    return t->o.micro_batch > 0 && t->o.micro_batch < t->o.batch ? t->o.micro_batch : t->o.batch;
 }
 const char *dr_trainer_describe(const dr_trainer *t) {
     return t->describe;
