@@ -4,26 +4,17 @@
 #include "core/derain.h"
 #include "core/image/codec.h"
 #include "tests/cuda/parity.h"
+#include "tests/cuda/sim.h"
 
-#include <dlfcn.h>
 #include <unistd.h>
 
-static struct {
-    void (*fail_with)(long n, int error);
-    void (*set_memory)(size_t bytes);
-} sim;
 static dr_error err;
 static void *picture;
 static size_t picture_len;
 static char path[64];
 
 static bool prepare(void) {
-    char lib_path[600];
-    snprintf(lib_path, sizeof lib_path, "%s/derain-cuda.so", getenv("DERAIN_MODULE_DIR"));
-    void *lib = dlopen(lib_path, RTLD_NOW | RTLD_LOCAL), *p[2];
-    if (!lib || !(p[0] = dlsym(lib, "cusim_fail_with")) || !(p[1] = dlsym(lib, "cusim_set_memory"))) return false;
-    memcpy(&sim.fail_with, &p[0], sizeof p[0]);
-    memcpy(&sim.set_memory, &p[1], sizeof p[1]);
+    if (!find_sim()) return false;
     if (picture) return true;
     dr_image img = {0};
     dr_model_spec spec = {.ngf = 16, .blocks = 1, .residual = 0, .seed = 5};

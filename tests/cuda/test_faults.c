@@ -3,33 +3,9 @@
  * right. */
 #include "core/train/step.h"
 #include "tests/cuda/parity.h"
-
-#include <dlfcn.h>
+#include "tests/cuda/sim.h"
 
 static dr_error err;
-
-static struct {
-    void (*fail_with)(long n, int error);
-    long (*calls)(void);
-    size_t (*live)(void);
-    void (*set_memory)(size_t bytes);
-    void (*set_devices)(int n);
-} sim;
-
-static bool find_sim(void) {
-    char path[600];
-    snprintf(path, sizeof path, "%s/derain-cuda.so", getenv("DERAIN_MODULE_DIR"));
-    void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!lib) return false;
-    const char *names[] = {"cusim_fail_with", "cusim_calls", "cusim_live", "cusim_set_memory", "cusim_set_devices"};
-    void *to[] = {&sim.fail_with, &sim.calls, &sim.live, &sim.set_memory, &sim.set_devices};
-    for (int i = 0; i < 5; i++) {
-        void *p = dlsym(lib, names[i]);
-        if (!p) return false;
-        memcpy(to[i], &p, sizeof p);
-    }
-    return true;
-}
 
 /* One training step of small nets: forward, backward, optimizer, all of it. */
 static dr_status step(void) {

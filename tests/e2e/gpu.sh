@@ -47,10 +47,12 @@ it_trains_beside_pictures() {
     "$B/derain" train --rainy "$T/wet" --clean "$T/dry" --set-aside --steps 1 --crop 64 --set ngf=16 --set parent=none --set ndf=16 \
         --set threads=1 --follow >"$T/out" 2>"$T/err" || { cat "$T/out" "$T/err"; return 1; }
     set=$(sed -n 's/^\(ds_[^:]*\):.*/\1/p' "$T/err")
+    http -H 'Content-Type: application/json' -d "{\"type\":\"train\",\"dataset\":\"$set\",\"parent\":\"none\",\"crop\":1024,\"batch\":2,\"ngf\":64,\"steps\":1}" "$U/v1/jobs"
+    [ "$code" = 413 ] && [ "$(member code)" = training_too_large ] && grep -q "of the GPU's memory, which has 4096 MB" "$T/body" || { cat "$T/body"; return 1; }
     alone=$(metric derain_gpu_memory_used_bytes)
-    http -H 'Content-Type: application/json' -d "{\"type\":\"train\",\"dataset\":\"$set\",\"parent\":\"none\",\"crop\":64,\"ngf\":16,\"ndf\":16,\"blocks\":5,\"threads\":1,\"steps\":100000,\"save_every\":1}" "$U/v1/jobs"
+    http -H 'Content-Type: application/json' -d "{\"type\":\"train\",\"dataset\":\"$set\",\"parent\":\"none\",\"crop\":64,\"ngf\":16,\"ndf\":16,\"blocks\":5,\"threads\":1,\"batch\":2,\"micro_batch\":1,\"steps\":100000,\"save_every\":1}" "$U/v1/jobs"
     job=$(member id)
-    wait_for "$job" running && wait_event '"code":"started"' && more "$(metric derain_gpu_memory_used_bytes)" "$alone" || return 1
+    wait_for "$job" running && wait_event '"code":"started"' && grep -q 'batch 2.*; 1 of a batch at a time' "$T/body" && more "$(metric derain_gpu_memory_used_bytes)" "$alone" || return 1
     for _ in 1 2 3; do picture || return 1; done
     more "$(metric 'derain_gate_busy_seconds_total{who="training"}')" 0.1
 }
