@@ -6,8 +6,8 @@
 #ifndef DR_DERAIN_H
 #define DR_DERAIN_H
 
-#include "core/base/status.h"
 #include "core/base/device.h"
+#include "core/base/status.h"
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>

@@ -345,15 +345,6 @@ static bool early_end(srv_run *r) {
     return false;
 }
 
-/* Told once for each size: the bits are not those of a run with more memory. */
-static void note_parts(srv_run *r, int before) {
-    char text[160];
-    int now = dr_trainer_at_once(r->t);
-    if (now == before) return; /* what it began with is in its description */
-    snprintf(text, sizeof text, "the GPU's memory is short: from here on %d of a batch at a time, not %d", now, before);
-    srv_run_tell(r, "warn", "micro_batch", text);
-}
-
 static dr_status steps(srv_run *r, dr_error *err) {
     const srv_training_params *p = &r->p;
     dr_error first = {0};
@@ -372,7 +363,7 @@ static dr_status steps(srv_run *r, dr_error *err) {
             if (m.skipped) srv_run_note(r, &m, false); /* the last of too many */
             return s;
         }
-        note_parts(r, at_once);
+        srv_run_tell_parts(r, at_once);
         srv_run_add_up(r, &m);
         srv_run_note(r, &m, m.step % p->metric_every == 0 || m.step == m.steps);
         if (m.step % p->sample_every == 0 || m.step == m.steps) sheet(r);

@@ -45,6 +45,9 @@ void srv_run_event(srv_run *r, const char *type, json_t *o); /* takes o */
 void srv_run_tell(srv_run *r, const char *level, const char *code, const char *text);
 /* The same of something that failed. What a file system says may hold paths: people get the cause without them. */
 void srv_run_tell_failure(srv_run *r, const char *doing, dr_status s, const dr_error *err);
+/* A step that took fewer pictures of its batch at a time than before: the bits are not those of a run with more memory.
+ */
+void srv_run_tell_parts(srv_run *r, int before);
 /* How far it is; with_metrics: and the means of the losses since the last time. */
 void srv_run_note(srv_run *r, const dr_train_metrics *m, bool with_metrics);
 void srv_run_add_up(srv_run *r, const dr_train_metrics *m);

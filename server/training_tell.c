@@ -54,6 +54,14 @@ void srv_run_tell_failure(srv_run *r, const char *doing, dr_status s, const dr_e
                             (json_int_t)(r->t ? dr_trainer_at(r->t) : 0)));
 }
 
+void srv_run_tell_parts(srv_run *r, int before) {
+    char text[160];
+    int now = dr_trainer_at_once(r->t);
+    if (now == before) return; /* what it began with is in its description */
+    snprintf(text, sizeof text, "the GPU's memory is short: from here on %d of a batch at a time, not %d", now, before);
+    srv_run_tell(r, "warn", "micro_batch", text);
+}
+
 /* --- metrics --- */
 
 void srv_run_note(srv_run *r, const dr_train_metrics *m, bool with_metrics) {

@@ -156,6 +156,19 @@ void dr_backend_close(dr_backend *be) {
     if (be) be->ops->close(be);
 }
 
+bool dr_be_state(dr_backend *be, dr_device_state *ret) {
+    dr_device_info i;
+    bool ok = dr_be_info(be, &i);
+    *ret = (dr_device_state){.memory_used = i.memory_used,
+                             .memory_free = i.memory_free,
+                             .memory_all = i.memory_all,
+                             .plans = i.plans,
+                             .plans_tuned = i.plans_tuned,
+                             .recorded = be->n_recorded,
+                             .replayed = be->n_replayed};
+    return ok;
+}
+
 void dr_slot_clear(dr_slot *s) {
     if (s->p && s->destroy) s->destroy(s->p);
     *s = (dr_slot){0};

@@ -493,19 +493,6 @@ bool dr_be_info(dr_backend *be, dr_device_info *ret) {
     return be->ops->info && !be->ops->info(be, ret, NULL);
 }
 
-bool dr_be_state(dr_backend *be, dr_device_state *ret) {
-    dr_device_info i;
-    bool ok = dr_be_info(be, &i);
-    *ret = (dr_device_state){.memory_used = i.memory_used,
-                             .memory_free = i.memory_free,
-                             .memory_all = i.memory_all,
-                             .plans = i.plans,
-                             .plans_tuned = i.plans_tuned,
-                             .recorded = be->n_recorded,
-                             .replayed = be->n_replayed};
-    return ok;
-}
-
 dr_status dr_be_pace(dr_backend *be, dr_error *err) {
     if (!be->ops->pace) return DR_OK;
     ENTER(pace);

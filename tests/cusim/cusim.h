@@ -189,6 +189,18 @@ template <class T> static inline T __ldg(const T *p) {
 enum { warpSize = 32 };
 
 namespace cusim {
+/* Modelled time (clock.cpp). Without a clock everything is done at once. */
+struct moment {
+    double at;      /* seconds */
+    unsigned clock; /* the modelled one that it lies on; 0: cusim_pass's */
+};
+void spend();    /* a piece of work is handed to the device */
+void wait_all(); /* the host spins until the device is done */
+bool all_done();
+moment when_done(); /* of what is queued now */
+void wait_for(moment m, bool sleeps);
+bool has_come(moment m);
+
 enum op { OP_SHFL, OP_BALLOT, OP_SYNC };
 /* What a thread sees of itself. */
 struct self {

@@ -19,9 +19,8 @@ struct CUstream_st {
     cudaStreamCaptureMode mode;
 };
 struct CUevent_st {
-    double at; /* seconds; < 0: never recorded */
-    bool timed, blocking;
-    unsigned clock; /* the modelled one that `at` lies on; 0: wall time */
+    bool timed, blocking, recorded;
+    cusim::moment at;
 };
 
 namespace cusim {
@@ -44,14 +43,6 @@ static int capturing;                   /* streams in global capture: they bind 
 static thread_local int capturing_here; /* those that this thread has in thread-local capture */
 static thread_local cudaError_t last;
 
-/* Modelled time; see the header. */
-static struct {
-    unsigned on;             /* its number; 0: no clock is modelled */
-    unsigned n;              /* modelled so far */
-    double work, host, wake; /* seconds */
-    double end;              /* of all that is queued */
-    cusim_time t;
-} model;
 static CUstream_st null_stream;
 
 static cudaError_t fail(cudaError_t e) {
@@ -86,27 +77,6 @@ static CUstream_st *stream(cudaStream_t st) {
     return st ? st : &null_stream;
 }
 
-/* A piece of work is handed to the device. */
-static void spend() {
-    hold h(lock);
-    if (!model.on) return;
-    model.t.now += model.host;
-    if (model.end < model.t.now) model.end = model.t.now;
-    model.end += model.work;
-    model.t.busy += model.work;
-    if (model.end - model.t.now > model.t.most) model.t.most = model.end - model.t.now;
-}
-
-/* The host waits until `at`. */
-static void wait_until(double at, bool sleeps) {
-    hold h(lock);
-    if (!model.on || at <= model.t.now) return;
-    if (!sleeps) model.t.spins++;
-    at += sleeps ? model.wake : 0;
-    model.t.waited += at - model.t.now;
-    model.t.now = at;
-}
-
 /* Do it now, or keep it for the graph. */
 static void queue(cudaStream_t st, work w, bool takes_time = true) {
     CUstream_st *s = stream(st);
@@ -114,7 +84,7 @@ static void queue(cudaStream_t st, work w, bool takes_time = true) {
         s->capture->nodes.push_back(std::move(w));
         return;
     }
-    if (takes_time) spend();
+    if (takes_time) cusim::spend();
     w();
 }
 
@@ -122,13 +92,6 @@ static void queue(cudaStream_t st, work w, bool takes_time = true) {
 static cudaError_t no_capture() {
     hold h(lock);
     return capturing || capturing_here ? fail(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
-}
-
-static double clock_at; /* of the device; see cusim_pass */
-/* When an event that is recorded now will have come. */
-static double now() {
-    hold h(lock);
-    return !model.on ? clock_at : model.end > model.t.now ? model.end : model.t.now;
 }
 
 /* ---- devices -------------------------------------------------------------------------------------------------------
@@ -356,14 +319,13 @@ cudaError_t cudaStreamDestroy(cudaStream_t st) {
 cudaError_t cudaStreamSynchronize(cudaStream_t st) {
     CALL(cudaErrorLaunchFailure);
     if (stream(st)->capture) return fail(cudaErrorStreamCaptureUnsupported);
-    wait_until(model.end, false);
+    cusim::wait_all();
     return cudaSuccess;
 }
 cudaError_t cudaStreamQuery(cudaStream_t st) {
     CALL(cudaErrorLaunchFailure);
     if (stream(st)->capture) return fail(cudaErrorStreamCaptureUnsupported);
-    hold h(lock);
-    return model.on && model.end > model.t.now ? fail(cudaErrorNotReady) : cudaSuccess;
+    return cusim::all_done() ? cudaSuccess : fail(cudaErrorNotReady);
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { /* work is done when it is queued */
     CALL(cudaErrorLaunchFailure);
@@ -377,7 +339,7 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t st, void (*fn)(void *), void *arg) {
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *ev, unsigned flags) {
     CALL(cudaErrorMemoryAllocation);
-    *ev = new CUevent_st{-1, !(flags & cudaEventDisableTiming), (flags & cudaEventBlockingSync) != 0, 0};
+    *ev = new CUevent_st{!(flags & cudaEventDisableTiming), (flags & cudaEventBlockingSync) != 0, false, {0, 0}};
     born();
     return cudaSuccess;
 }
@@ -394,23 +356,22 @@ cudaError_t cudaEventDestroy(cudaEvent_t ev) {
 cudaError_t cudaEventRecord(cudaEvent_t ev, cudaStream_t st) {
     CALL(cudaErrorLaunchFailure);
     queue(
-        st, [=] { ev->at = now(), ev->clock = model.on; }, false);
+        st, [=] { ev->at = cusim::when_done(), ev->recorded = true; }, false);
     return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t ev) {
     CALL(cudaErrorLaunchFailure);
-    if (ev->clock == model.on) wait_until(ev->at, ev->blocking);
+    if (ev->recorded) cusim::wait_for(ev->at, ev->blocking);
     return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t ev) {
     CALL(cudaErrorLaunchFailure);
-    hold h(lock);
-    return model.on && ev->clock == model.on && ev->at > model.t.now ? fail(cudaErrorNotReady) : cudaSuccess;
+    return !ev->recorded || cusim::has_come(ev->at) ? cudaSuccess : fail(cudaErrorNotReady);
 }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
     CALL(cudaErrorLaunchFailure);
-    if (from->at < 0 || to->at < 0 || !from->timed || !to->timed) return fail(cudaErrorInvalidResourceHandle);
-    *ms = from->clock == to->clock ? (float)((to->at - from->at) * 1e3) : 0;
+    if (!from->recorded || !to->recorded || !from->timed || !to->timed) return fail(cudaErrorInvalidResourceHandle);
+    *ms = from->at.clock == to->at.clock ? (float)((to->at.at - from->at.at) * 1e3) : 0;
     return cudaSuccess;
 }
 
@@ -560,24 +521,8 @@ void cusim_set_devices(int n) {
     n_devices = n;
 }
 
-void cusim_pass(double seconds) {
-    hold h(lock);
-    clock_at += seconds;
-}
-void cusim_clock(double work, double host, double wake) {
-    hold h(lock);
-    const bool on = work >= 0;
-    if (on && !model.on) model.t = cusim_time{}, model.end = 0, model.n++;
-    model.on = on ? model.n : 0;
-    model.work = work, model.host = host, model.wake = wake;
-    model.t.most = on && model.end > model.t.now ? model.end - model.t.now : 0;
-}
-void cusim_clock_read(cusim_time *ret) {
-    hold h(lock);
-    *ret = model.t;
-}
 void cusim_spend(cudaStream_t st) {
-    if (!stream(st)->capture) spend();
+    if (!stream(st)->capture) cusim::spend();
 }
 
 void cusim_enqueue(cudaStream_t st, void (*fn)(void *), const void *arg, size_t arg_bytes) {
