@@ -77,7 +77,7 @@ TEST(engines_come_and_go_while_others_ask) {
     int id[4] = {0, 1, 2, 3}, some = 0;
     uint64_t before = 0;
     for (int i = 0; i < 4; i++) CHECK(!pthread_create(&t[i], NULL, come_and_go, &id[i]));
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 20000 || (some < 50 && i < 50000000); i++) { /* until the others have had their turn */
         dr_device_state d;
         some += srv_devices_read(&d);
         CHECK(d.memory_used <= 4 && d.replayed >= before);
