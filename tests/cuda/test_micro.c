@@ -40,7 +40,7 @@ static bool same_bits(const micro_run *a, const micro_run *b, dr_net from, dr_ne
 TEST(a_batch_that_does_not_fit_is_done_in_parts) {
     if (!find_sim()) SKIP("no emulated module");
     static const int at_once[3] = {0, 2, 1};
-    static const size_t sizes[] = {104, 168, 210, 400}; /* MB; the pool takes pieces of 64 */
+    static const size_t sizes[] = {104, 168, 210}; /* MB; the pool takes pieces of 64 */
     micro_run ref[3], got = {0};
     size_t live = sim.live();
     for (int i = 0; i < 3; i++)
@@ -49,7 +49,7 @@ TEST(a_batch_that_does_not_fit_is_done_in_parts) {
            ref[2].high_water / MB);
     for (int i = 1; i < 3; i++)
         CHECK(!same_bits(&ref[i - 1], &ref[i], DR_NET_G_A, DR_NET_G_B)); /* they can be told apart */
-    int n_small = 0, n_whole = 0, n_first = 0, n_second = 0;
+    int n_small = 0, n_first = 0, n_second = 0;
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes && !t_bad; k++) {
         dr_status s = run(0, sizes[k] * MB, &got);
         bool as_asked = false;
@@ -66,7 +66,6 @@ TEST(a_batch_that_does_not_fit_is_done_in_parts) {
             CHECK_MSG(s == DR_NOMEM && got.micro == 1 && strstr(err.text, "MB are free"), "%s", err.text);
             n_small++;
         } else {
-            n_whole += !got.micro;
             n_first += d > 0;      /* the discriminators' half was done with less, */
             n_second += !as_asked; /* the generators' with still less */
             CHECK(d >= 0 && (got.micro || as_asked));
@@ -76,7 +75,7 @@ TEST(a_batch_that_does_not_fit_is_done_in_parts) {
         micro_done(&got);
         CHECK_MSG(sim.live() == live, "%zu things are left", sim.live() - live);
     }
-    CHECK_MSG(n_small && n_whole && n_first && n_second, "%d %d %d %d", n_small, n_whole, n_first, n_second);
+    CHECK_MSG(n_small && n_first && n_second, "%d %d %d", n_small, n_first, n_second);
     for (int i = 0; i < 3; i++) micro_done(&ref[i]);
 }
 
