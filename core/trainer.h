@@ -25,7 +25,7 @@ typedef struct dr_train_opts {
     const char *resume;  /* checkpoint, NULL = new */
     const char *terms;   /* what the weights may be used for, kept in every file; NULL = those of init or resume */
     const char *eval_rainy, *eval_clean; /* both or none */
-    const char *backend, *precision;     /* "auto"/"cpu"/"cuda"; "f32"/"bf16" */
+    const char *backend, *precision;     /* "auto"/"cpu"/"cuda"; "f32"/"bf16", NULL: f32 on the CPU, bf16 on a GPU */
     const char *plan_cache;              /* file of convolution plans tuned for this GPU; NULL or "" = none */
     int threads;
     int64_t steps;

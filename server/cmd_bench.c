@@ -116,7 +116,7 @@ int srv_cmd_bench(int argc, char **argv) {
          .to = &precision,
          .arg = "NAME",
          .choices = SRV_PRECISIONS,
-         .help = "arithmetic of the convolutions [auto: f16 on a GPU, f32 on the CPU]; with --train f32 or bf16 [f32]"},
+         .help = "arithmetic of the convolutions [auto: f16 on a GPU, f32 on the CPU]; with --train f32 or bf16"},
         SRV_OPTS_ENGINE(&backend, &threads),
         SRV_OPTS_PLAN_CACHE(&t.plan_cache),
         {0},

@@ -306,7 +306,7 @@ int srv_cmd_train(int argc, char **argv) {
          .to = &o->precision,
          .arg = "NAME",
          .choices = "f32|bf16",
-         .help = "of the convolutions: f32 or bf16 [f32]"},
+         .help = "of the convolutions: f32 or bf16 [f32; on a GPU bf16]"},
         SRV_OPTS_ENGINE(&o->backend, &o->threads),
         SRV_OPTS_PLAN_CACHE(&o->plan_cache),
         {.name = "preview",

@@ -137,7 +137,7 @@ int srv_cmd_tune(int argc, char **argv) {
          .to = &t.precision,
          .arg = "NAME",
          .choices = SRV_PRECISIONS,
-         .help = "arithmetic of the convolutions [auto: f16 on a GPU]; with --train f32 or bf16 [f32]"},
+         .help = "arithmetic of the convolutions [auto: f16 on a GPU]; with --train f32 or bf16 [bf16]"},
         {.name = "quiet", .kind = SRV_OPT_FLAG, .to = &quiet, .help = "no line for each plan on stderr"},
         SRV_OPTS_ENGINE(&t.backend, &t.threads),
         {0},

@@ -23,9 +23,9 @@ typedef struct srv_memory {
         uint64_t pixels, bytes;
     } point[SRV_MEMORY_POINTS];
     int n;
-    uint64_t per_mpix, least_per_mpix;        /* what a run takes as a whole, and can do with */
-    _Atomic uint64_t training;                /* held by the running training; 0 = none */
-    _Atomic uint64_t run[SRV_MEMORY_RUNS];    /* what the run of each engine may take; 0 = none runs */
+    uint64_t per_mpix, least_per_mpix;     /* what a run takes as a whole, and can do with */
+    _Atomic uint64_t training;             /* held by the running training; 0 = none */
+    _Atomic uint64_t run[SRV_MEMORY_RUNS]; /* what the run of each engine may take; 0 = none runs */
 } srv_memory;
 
 /* Once, before requests: what runs of this model take, and the pixels that the budget allows (app->limits). */

@@ -94,8 +94,7 @@ static dr_status derain_here(worker *w, const db_job *job, const void *in, size_
     if (s) return s;
     o->model = b.id;
     with.limits = &lim;
-    lim.mem_budget =
-        srv_memory_begin_run(app, w->index, b.model, (int)job->input.width, (int)job->input.height, 1);
+    lim.mem_budget = srv_memory_begin_run(app, w->index, b.model, (int)job->input.width, (int)job->input.height, 1);
     srv_gate_enter(app->gate);
     s = dr_derain(b.model, in, len, &with, ret, &o->bytes, &o->stats, &o->err);
     srv_gate_leave(app->gate);

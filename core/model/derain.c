@@ -127,4 +127,3 @@ const char *dr_model_precision(const dr_model *m) {
 const char *dr_model_note(const dr_model *m) {
     return m->note;
 }
-

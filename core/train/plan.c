@@ -134,7 +134,7 @@ dr_status dr_plan_device(const dr_train_opts *in, const dr_objective *obj, int a
     dr_count c;
     uint64_t touched_unused;
     o.micro_batch = at_once;
-    dr_count_init_gpu(&c, o.precision && !strcmp(o.precision, "bf16"));
+    dr_count_init_gpu(&c, dr_trains_in_bf16(&o, true));
     dr_status s = dr_nets_init(&nets, &cfg, &c.base, err);
     if (!s) s = count_step(&nets, &o, obj, &touched_unused, err);
     dr_nets_done(&nets);

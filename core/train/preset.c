@@ -116,6 +116,10 @@ static dr_status check(const dr_train_opts *o, dr_error *err) {
     return DR_OK;
 }
 
+bool dr_trains_in_bf16(const dr_train_opts *o, bool on_gpu) {
+    return o->precision ? !strcmp(o->precision, "bf16") : on_gpu;
+}
+
 dr_status dr_preset_fill(dr_train_opts *o, dr_objective *ret, dr_error *err) {
     const preset *p = NULL;
     if (!o->preset) o->preset = "product";

@@ -29,6 +29,9 @@ typedef struct dr_objective {
 /* Put the preset's values where an option is open (negative, NULL) and check all of them. */
 DR_MUSTUSE dr_status dr_preset_fill(dr_train_opts *o, dr_objective *ret, dr_error *err);
 
+/* What its convolutions are computed in: as asked, else bf16 on a GPU and f32 on the CPU. */
+bool dr_trains_in_bf16(const dr_train_opts *o, bool on_gpu);
+
 /* Factor of the learning rates at `step` (0-based): 1, then 1 - k/(n+1) for the k-th of the n decaying steps. */
 double dr_schedule(int64_t step, int64_t steps, double decay_part);
 

@@ -64,14 +64,27 @@ static dr_status fit_device(dr_trainer *t, dr_error *err) {
     return DR_OK;
 }
 
+/* With the precision that the device trains in, where none was asked for; a checkpoint asks for its own. */
+static dr_status open_backend(dr_trainer *t, dr_error *err) {
+    const char *name = t->o.backend ? t->o.backend : "auto";
+    const bool either = !strcmp(name, "auto") && !t->o.precision, gpu = either || strcmp(name, "cpu") != 0;
+    dr_backend_opts bo = {.threads = t->o.threads,
+                          .precision = dr_trains_in_bf16(&t->o, gpu) ? DR_PREC_BF16 : DR_PREC_F32,
+                          .plan_cache = t->o.plan_cache,
+                          .background = true};
+    dr_status s = dr_backend_open(either ? "cuda" : name, &bo, &t->be, NULL, either ? NULL : err);
+    if (s && either) {
+        bo.precision = DR_PREC_F32;
+        s = dr_backend_open("cpu", &bo, &t->be, NULL, err);
+    }
+    if (!s && !t->o.precision) t->o.precision = bo.precision == DR_PREC_BF16 ? "bf16" : "f32";
+    return s;
+}
+
 static dr_status open_nets(dr_trainer *t, dr_error *err) {
     dr_nets_config c = {
         .g = {t->o.ngf, t->o.blocks, t->o.residual}, .d = {t->o.ndf, t->o.d_layers}, .ema = t->o.ema_decay > 0};
-    dr_backend_opts bo = {.threads = t->o.threads,
-                          .precision = t->o.precision && !strcmp(t->o.precision, "bf16") ? DR_PREC_BF16 : DR_PREC_F32,
-                          .plan_cache = t->o.plan_cache,
-                          .background = true};
-    dr_status s = dr_backend_open(t->o.backend ? t->o.backend : "auto", &bo, &t->be, NULL, err);
+    dr_status s = open_backend(t, err);
     if (!s) s = fit_device(t, err);
     if (!s) s = dr_nets_init(&t->nets, &c, t->be, err);
     if (s) return s;

@@ -74,7 +74,8 @@ TEST(a_batch_is_as_large_as_the_device_allows) {
     if (!find_sim()) SKIP("no emulated module");
     bool whole = false, part = false, cpu = false;
     CHECK_MSG(!rig_open(&r, &gpu), "%s", r.err.text);
-    for (size_t more = 0; !whole && more < (size_t)64 << 20; more += more ? more / 4 : 64 << 10) {
+    for (size_t more = 0; !whole && more < (size_t)64 << 20;
+         more += more < (size_t)24 << 20 ? (more ? more / 2 : 64 << 10) : 128 << 10) {
         CHECK_MSG(!reload(&gpu), "%s", r.err.text);
         sim.set_memory(in_use() + more);
         CHECK(!rig_decode(&r, 0, 6));
