@@ -33,7 +33,8 @@ TEST(parts_add_up_to_the_batch) {
     micro_run whole, parts;
     CHECK_MSG(!micro_steps("cpu", &micro_all, MICRO_BATCH, 0, MICRO_STEPS, NULL, NULL, &whole, &err), "%s", err.text);
     for (int micro = 1; micro < MICRO_BATCH && !t_bad; micro++) {
-        CHECK_MSG(!micro_steps("cpu", &micro_all, MICRO_BATCH, micro, MICRO_STEPS, NULL, NULL, &parts, &err), "%s", err.text);
+        CHECK_MSG(!micro_steps("cpu", &micro_all, MICRO_BATCH, micro, MICRO_STEPS, NULL, NULL, &parts, &err), "%s",
+                  err.text);
         compare(&whole, &parts, micro);
         CHECK(parts.high_water < whole.high_water * 4 / 5);
         micro_done(&parts);

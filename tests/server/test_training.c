@@ -213,7 +213,7 @@ TEST(a_training_runs_and_shows_itself) {
 /* The daemon inherits what is asked for here. How a training counts losses does not matter: also sizes are worked out
  * by a step, on a backend that computes nothing. */
 TEST(a_step_that_is_not_finite_is_left_out_and_told) {
-    dr_backend_poison(60, 1);
+    dr_backend_poison(120, 1);
     bool begun = begin(false);
     dr_backend_poison(0, 0);
     CHECK(begun);
