@@ -241,8 +241,10 @@ DR_MUSTUSE dr_status dr_model_transplant(dr_model *m, const void *data, size_t l
 
 typedef struct dr_bench {
     double median_ms, min_ms, mpix_per_s, peak_rss_mb;
-    int runs;
+    int batch, runs;
 } dr_bench;
-DR_MUSTUSE dr_status dr_bench_run(dr_model *m, int width, int height, int runs, dr_bench *ret, dr_error *err);
+/* Times are of a run of `batch` pictures at once. INVALID; TOO_LARGE memory; NOMEM: no room for so many. */
+DR_MUSTUSE dr_status dr_bench_run(dr_model *m, int width, int height, int batch, int runs, dr_bench *ret,
+                                  dr_error *err);
 
 #endif

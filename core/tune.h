@@ -13,7 +13,7 @@
 
 typedef struct dr_tune_size {
     int width, height;
-    int batch; /* pictures at a time; 1 for now */
+    int batch; /* pictures at a time, up to DR_BATCH_MAX of core/derain.h */
 } dr_tune_size;
 
 typedef struct dr_tuned {

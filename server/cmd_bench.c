@@ -15,27 +15,29 @@ static double peak_rss_mb(void) {
 
 static bool print(bool json, const char *what, const char *backend, const dr_bench *b, int w, int h) {
     if (!json) {
-        printf("%s %d x %d, %s: median %.1f ms, best %.1f ms of %d; %.2f megapixels/s; peak memory %.0f MB\n", what, w,
-               h, backend, b->median_ms, b->min_ms, b->runs, b->mpix_per_s, b->peak_rss_mb);
+        char many[32] = "";
+        if (b->batch > 1) snprintf(many, sizeof many, ", %d at once", b->batch);
+        printf("%s %d x %d%s, %s: median %.1f ms, best %.1f ms of %d; %.2f megapixels/s; peak memory %.0f MB\n", what,
+               w, h, many, backend, b->median_ms, b->min_ms, b->runs, b->mpix_per_s, b->peak_rss_mb);
         return true;
     }
-    json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f}", "what", what, "backend", backend, "width",
-                             w, "height", h, "runs", b->runs, "median_ms", b->median_ms, "min_ms", b->min_ms,
-                             "mpix_per_s", b->mpix_per_s, "peak_rss_mb", b->peak_rss_mb);
+    json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f}", "what", what, "backend", backend,
+                             "width", w, "height", h, "batch", b->batch, "runs", b->runs, "median_ms", b->median_ms,
+                             "min_ms", b->min_ms, "mpix_per_s", b->mpix_per_s, "peak_rss_mb", b->peak_rss_mb);
     bool ok = root && !json_dumpf(root, stdout, JSON_REAL_PRECISION(8));
     if (ok) putchar('\n');
     json_decref(root);
     return ok;
 }
 
-static dr_status bench_forward(const char *model, const dr_engine_opts *eo, const int size[2], int runs, bool json,
-                               dr_error *err) {
+static dr_status bench_forward(const char *model, const dr_engine_opts *eo, const int size[2], int batch, int runs,
+                               bool json, dr_error *err) {
     dr_engine *engine = NULL;
     dr_model *m = NULL;
     dr_bench b;
     dr_status s = dr_engine_open(eo, &engine, err);
     if (!s) s = dr_model_open(engine, model, &m, err);
-    if (!s) s = dr_bench_run(m, size[0], size[1], runs, &b, err);
+    if (!s) s = dr_bench_run(m, size[0], size[1], batch, runs, &b, err);
     if (!s && !print(json, "forward", dr_model_device(m), &b, size[0], size[1]))
         s = dr_fail(err, DR_IO, "could not write the result");
     dr_model_close(m);
@@ -44,11 +46,11 @@ static dr_status bench_forward(const char *model, const dr_engine_opts *eo, cons
 }
 
 static dr_status bench_train(const dr_train_opts *o, int runs, bool json, dr_error *err) {
-    dr_bench b = {.runs = runs};
+    dr_bench b = {.batch = o->batch > 0 ? o->batch : 1, .runs = runs};
     dr_status s = dr_trainer_bench(o, runs, &b.median_ms, &b.min_ms, err);
     if (s) return s;
-    int crop = o->crop, batch = o->batch > 0 ? o->batch : 1;
-    b.mpix_per_s = (double)batch * crop * crop / 1e3 / b.median_ms;
+    int crop = o->crop;
+    b.mpix_per_s = (double)b.batch * crop * crop / 1e3 / b.median_ms;
     b.peak_rss_mb = peak_rss_mb();
     return print(json, "training step", o->backend ? o->backend : "auto", &b, crop, crop)
                ? DR_OK
@@ -96,7 +98,7 @@ int srv_cmd_bench(int argc, char **argv) {
          .arg = "N",
          .lo = 1,
          .hi = 64,
-         .help = "with --train: pictures a step [1]"},
+         .help = "pictures at once, or with --train a step [1]"},
         {.name = "ngf",
          .kind = SRV_OPT_INT,
          .to = &t.ngf,
@@ -141,6 +143,7 @@ int srv_cmd_bench(int argc, char **argv) {
     t.backend = backend;
     t.precision = precision;
     t.threads = threads;
-    dr_status s = train ? bench_train(&t, runs, json, &err) : bench_forward(model, &eo, size, runs, json, &err);
+    dr_status s = train ? bench_train(&t, runs, json, &err)
+                        : bench_forward(model, &eo, size, t.batch > 0 ? t.batch : 1, runs, json, &err);
     return s ? srv_cmd_fail("bench", &err) : SRV_EXIT_OK;
 }

@@ -103,7 +103,7 @@ int srv_cmd_tune(int argc, char **argv) {
          .kind = SRV_OPT_TEXT,
          .to = &batch_list,
          .arg = "LIST",
-         .help = "pictures at a time; more than 1 only with --train [1]"},
+         .help = "pictures at a time, as a daemon or a training has them [1]"},
         {.name = "train", .kind = SRV_OPT_FLAG, .to = &train, .help = "tune a training step instead of a model"},
         {.name = "preset",
          .kind = SRV_OPT_TEXT,

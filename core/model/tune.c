@@ -3,7 +3,7 @@
  * The run in between must be a plain one: a recorded run goes past the backend's entries. A fresh plan's first run is
  * never recorded, so the plans that the timing before it made are forgotten. */
 #include "core/tune.h"
-#include "core/model/engine.h"
+#include "core/model/made_up.h"
 
 enum { RUNS = 5 };
 
@@ -11,21 +11,18 @@ static void forget_plans(dr_model *m) {
     for (int i = 0; i < DR_PLANS_MAX; i++) {
         dr_plan_destroy(m->plans[i].plan);
         m->plans[i].plan = NULL;
-        m->plans[i].w = m->plans[i].h = 0;
+        m->plans[i].n = m->plans[i].w = m->plans[i].h = 0;
         m->plans[i].used = 0;
     }
 }
 
-static dr_status run_once(dr_model *m, int w, int h, dr_error *err) {
-    dr_limits lim = {0};
-    dr_image img = {0};
-    dr_limits_fill(&lim);
-    dr_status s = dr_image_init(&img, w, h, 3, 8, err);
+static dr_status run_once(dr_model *m, const dr_tune_size *size, dr_error *err) {
+    dr_made_up made;
+    dr_status s = dr_made_up_init(&made, m, size->width, size->height, size->batch, err);
     if (s) return s;
-    uint8_t *p = img.pixels; /* grain: of an even picture most features would be 0, on which a device runs faster */
-    for (size_t k = 0, n = img.stride * (size_t)h; k < n; k++) p[k] = (uint8_t)(k * 2654435761u >> 24);
-    s = dr_model_run_image(m, &img, 0, lim.mem_budget, NULL, err);
-    dr_image_done(&img);
+    dr_made_up_fill(&made);
+    s = dr_made_up_run(&made, err);
+    dr_made_up_done(&made);
     return s;
 }
 
@@ -33,17 +30,16 @@ static dr_status tune_size(dr_model *m, const dr_tune_size *size, dr_tuned *ret,
     dr_bench before, after;
     dr_tuned r = {0};
     dr_backend *be = m->e->be;
-    if (size->batch != 1) return dr_fail(err, DR_UNSUPPORTED, "%d pictures at a time: only 1 for now", size->batch);
-    dr_status s = dr_bench_run(m, size->width, size->height, RUNS, &before, err);
+    dr_status s = dr_bench_run(m, size->width, size->height, size->batch, RUNS, &before, err);
     if (s) return s;
     forget_plans(m);
     s = dr_be_tune(be, true, NULL, err);
     if (!s) {
-        s = run_once(m, size->width, size->height, err);
+        s = run_once(m, size, err);
         dr_status end = dr_be_tune(be, false, &r.plans, s ? NULL : err); /* what was found stays, whatever came after */
         if (!s) s = end;
     }
-    if (!s) s = dr_bench_run(m, size->width, size->height, RUNS, &after, err);
+    if (!s) s = dr_bench_run(m, size->width, size->height, size->batch, RUNS, &after, err);
     if (s) return s;
     r.before_ms = before.median_ms;
     r.after_ms = after.median_ms;

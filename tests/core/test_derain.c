@@ -482,13 +482,18 @@ TEST(benchmark_measures) {
     rig r;
     CHECK(rig_open(&r, 2, 1, false));
     dr_bench b;
-    CHECK(!dr_bench_run(r.m, 33, 20, 4, &b, NULL));
+    CHECK(!dr_bench_run(r.m, 33, 20, 1, 4, &b, NULL));
     CHECK(b.runs == 4 && b.min_ms > 0 && b.median_ms >= b.min_ms && b.peak_rss_mb > 1);
     CHECK(fabs(b.mpix_per_s - 660 / 1e3 / b.median_ms) < 1e-9);
+    CHECK(!dr_bench_run(r.m, 33, 20, 3, 2, &b, NULL));
+    CHECK(b.batch == 3 && fabs(b.mpix_per_s - 3 * 660 / 1e3 / b.median_ms) < 1e-9);
     dr_error err = {0};
-    CHECK(dr_bench_run(r.m, 33, 20, 0, &b, &err) == DR_INVALID && dr_bench_run(r.m, 8, 20, 1, &b, NULL) == DR_INVALID);
+    CHECK(dr_bench_run(r.m, 33, 20, 0, 1, &b, NULL) == DR_INVALID &&
+          dr_bench_run(r.m, 33, 20, 65, 1, &b, NULL) == DR_INVALID);
+    CHECK(dr_bench_run(r.m, 33, 20, 1, 0, &b, &err) == DR_INVALID &&
+          dr_bench_run(r.m, 8, 20, 1, 1, &b, NULL) == DR_INVALID);
     err = (dr_error){0};
-    CHECK(dr_bench_run(r.m, 32768, 32768, 1, &b, &err) == DR_TOO_LARGE && !strcmp(err.setting, "mem_budget"));
+    CHECK(dr_bench_run(r.m, 32768, 32768, 1, 1, &b, &err) == DR_TOO_LARGE && !strcmp(err.setting, "mem_budget"));
     rig_close(&r);
 }
 

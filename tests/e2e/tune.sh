@@ -44,6 +44,9 @@ check "plans of two sizes" first
 sum=$(sha256sum <"$P")
 again() { tune --model "$M" --sizes 64x48 && says "^64x48: 0 plans" && same_file "$P" "$sum"; }
 check "what is known is not tried again" again
+# pictures that run as one batch have plans of their own
+pair() { tune --quiet --model "$M" --sizes 48x32 --batch 2 && says "^48x32, 2 at a time: [1-9]" && [ ! -s "$T/err" ]; }
+check "plans of two pictures at a time" pair
 more() { tune --quiet --train --crop 64 --ngf 16 --blocks 5 --preset product --precision bf16 && says "^training step, crop 64, batch 1: [1-9]" && [ ! -s "$T/err" ] &&
     grep -q "	weights	bf16	" "$P" && grep -q "	data	bf16	" "$P" && grep -qF "$(head -n 1 "$T/first")" "$P"; }
 cp "$P" "$T/first"

@@ -173,6 +173,9 @@ dr_status dr_picture_open(const void *data, size_t len, const dr_run_opts *opts,
 void dr_picture_close(dr_picture *p) {
     dr_free(p);
 }
+void dr_picture_set_budget(dr_picture *p, uint64_t mem_budget) {
+    (void)p, (void)mem_budget;
+}
 void dr_picture_grid(const dr_picture *p, int *ret_w, int *ret_h) {
     *ret_w = (p->stats.input.width + 3) / 4 * 4;
     *ret_h = (p->stats.input.height + 3) / 4 * 4;
