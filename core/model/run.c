@@ -18,6 +18,7 @@
 enum {
     PAD_TO = 4,     /* two halvings */
     SIDE_MIN = 16,  /* so that every reflect pad is smaller than its grid */
+    REST = 1 << 20, /* lists, headers, the plan itself */
     SMALL_RUNS = 16 /* that many in a row give a block back that is more than twice too large */
 };
 
@@ -25,9 +26,12 @@ int dr_padded_side(int side) {
     return dr_round_up(side, PAD_TO);
 }
 
-/* Host memory beside the plan's: planes; the picture at 16 bits with alpha; its file; the rest. */
+/* Host memory beside the plan's: planes; the picture at 16 bits with alpha; its file; and the rest. */
+static uint64_t picture_bytes(int pw, int ph) {
+    return (uint64_t)pw * (uint64_t)ph * (12 + 8 + 8);
+}
 static uint64_t beside(int pw, int ph) {
-    return (uint64_t)pw * (uint64_t)ph * (12 + 8 + 8) + (1u << 20);
+    return picture_bytes(pw, ph) + REST;
 }
 
 /* ---- plans ------------------------------------------------------------------------------------------------------ */
@@ -105,12 +109,12 @@ uint64_t dr_model_run_bytes(const dr_model *m, int width, int height) {
     return whole_bytes(m, pw, ph, &need, &block, &conv) ? need + beside(pw, ph) : UINT64_MAX;
 }
 
-/* All but the fixed part grows with the pictures; so does a device's scratch memory, which works in no pieces. */
+/* All but the rest grows with the pictures; so does a device's scratch memory, which works in no pieces. */
 int dr_model_room(const dr_model *m, int n, int pw, int ph, uint64_t budget) {
     uint64_t need, block, conv;
     dr_device_info dev;
     if (n == 1 || !whole_bytes(m, pw, ph, &need, &block, &conv)) return 1;
-    while (n > 1 && (block + conv + beside(pw, ph)) * (uint64_t)n > budget) n--;
+    while (n > 1 && (block + conv + picture_bytes(pw, ph)) * (uint64_t)n + REST > budget) n--;
     if (n > 1 && block * (uint64_t)n > m->e->block_bytes && dr_be_info(m->e->be, &dev))
         while (n > 1 && (block + conv) * (uint64_t)n > dev.memory_free + m->e->block_bytes) n--;
     return n;
