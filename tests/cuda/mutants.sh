@@ -4,7 +4,7 @@
 B=${B:-build} CXX=${CXX:-g++}
 flags="-std=c++17 -g -O1 -fno-strict-aliasing -Wno-unknown-pragmas -DDR_CUSIM -I. -Itests/cusim/include -Itests/cusim
        -fsanitize=address,undefined -fsanitize-sections=cusim_shared -fno-sanitize-recover=undefined"
-lib="$B/cusim-san/tests/cusim/cusim.o $B/cusim-san/tests/cusim/runtime.o"
+lib="$B/cusim-san/tests/cusim/cusim.o $B/cusim-san/tests/cusim/runtime.o $B/cusim-san/tests/cusim/clock.o"
 tmp=$(mktemp -d) || exit 2
 trap 'rm -rf "$tmp"' EXIT
 rc=0
