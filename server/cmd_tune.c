@@ -1,4 +1,5 @@
-/* cmd_tune.c - deraind tune: the fastest convolution plans of this GPU into a file that serve, run, train and bench read.
+/* cmd_tune.c - deraind tune: the fastest convolution plans of this GPU into a file that serve, run, train and bench
+ * read.
  *
  * Forward passes of a model at some sizes (--model), or training steps (--train). What was found for one size is in the
  * file before the next begins, so a tuning that is broken off is not lost. */
@@ -146,7 +147,8 @@ int srv_cmd_tune(int argc, char **argv) {
         .command = "tune",
         .args = "",
         .what = "Time the convolution plans of this GPU for a model's sizes, or for training, and keep the fastest.",
-        .more = "The file is named to serve, run, train and bench by plan_cache or --plan-cache. Needs the GPU for itself;\n"
+        .more = "The file is named to serve, run, train and bench by plan_cache or --plan-cache. Needs the GPU for "
+                "itself;\n"
                 "takes seconds a size. On the CPU there is nothing to tune.\n",
         .opts = opts,
     };

@@ -64,7 +64,8 @@ static dr_status look(const dr_st *f, const dr_generator *g, char *note, size_t 
         if (!t || t->count != dr_param_count(p)) continue; /* a bias, or a file that dr_weights_load will refuse */
         float *w = dr_malloc(t->count * sizeof *w);
         s = w ? dr_st_read_f32(t, w, err) : dr_fail(err, DR_NOMEM, "no memory for %zu weights", (size_t)t->count);
-        const extent x = s ? (extent){0} : extent_of(w, p->shape);
+        extent x = {0};
+        if (!s) x = extent_of(w, p->shape);
         if (x.sum > SUM_MAX)
             snprintf(note, cap, "computed in bf16: the weights of an output of %s add up to %.3g, f16 takes %.0f",
                      p->name, x.sum, SUM_MAX);
