@@ -76,6 +76,27 @@ typedef struct srv_opts_spec {
         .help = "convolution plans tuned for this GPU, from 'deraind tune'"                                            \
     }
 
+/* The net and the pictures of a training step that is measured or tuned instead of a model; t: dr_train_opts *. */
+#define SRV_OPTS_STEP(t)                                                                                               \
+    {.name = "crop",                                                                                                   \
+     .kind = SRV_OPT_INT,                                                                                              \
+     .to = &(t)->crop,                                                                                                 \
+     .arg = "N",                                                                                                       \
+     .lo = 64,                                                                                                         \
+     .hi = 1024,                                                                                                       \
+     .help = "with --train: side of the pictures, a multiple of 4 [128]"},                                             \
+        {.name = "ngf",                                                                                                \
+         .kind = SRV_OPT_INT,                                                                                          \
+         .to = &(t)->ngf,                                                                                              \
+         .arg = "N",                                                                                                   \
+         .lo = 16,                                                                                                     \
+         .hi = 256,                                                                                                    \
+         .help = "with --train: filters [64]"},                                                                        \
+    {                                                                                                                  \
+        .name = "blocks", .kind = SRV_OPT_INT, .to = &(t)->blocks, .arg = "N", .lo = 5, .hi = 32,                      \
+        .help = "with --train: residual blocks [9]"                                                                    \
+    }
+
 #define SRV_OPTS_GO (-1)
 /* argv[0] is the command's name. SRV_OPTS_GO: go on, the arguments that are no options are ret_args[0..*ret_n-1]
  * (pointers into argv; room for spec->args_max of them, NULL is fine for 0; ret_n may be NULL). Otherwise the exit code

@@ -5,6 +5,7 @@
 
 #include "core/tensor/backend.h"
 #include "core/trainer.h"
+#include "tests/core/same_file.h"
 #include "tests/core/train_fixture.h"
 #include "tests/t.h"
 
@@ -56,16 +57,6 @@ static dr_status go_on(dr_trainer *t, int64_t to, uint64_t bad, const char *path
     return s || !path ? s : dr_trainer_save(t, path, e);
 }
 
-static bool skip_same_file(const char *a, const char *b) {
-    char *x = NULL, *y = NULL;
-    size_t n = 0, m = 1;
-    bool same =
-        !dr_fs_read(a, 1 << 28, &x, &n, NULL) && !dr_fs_read(b, 1 << 28, &y, &m, NULL) && n == m && !memcmp(x, y, n);
-    dr_free(x);
-    dr_free(y);
-    return same;
-}
-
 /* Steps are left out, and a resumed training has the bits and the count of an unbroken one. */
 static void skipped_and_resumed(const char *backend, const char *precision) {
     skip_world w;
@@ -87,10 +78,10 @@ static void skipped_and_resumed(const char *backend, const char *precision) {
     CHECK(dr_trainer_at(t) == 3 && dr_trainer_skipped(t) == 2);
     CHECK_MSG(!go_on(t, 6, bad, w.b, &m, &e), "%s", e.text);
     dr_trainer_close(t);
-    CHECK(skip_same_file(w.a, w.b));
+    CHECK(same_file(w.a, w.b));
     CHECK_MSG(!dr_trainer_open(&o, &t, &e) && !go_on(t, 6, 0, w.b, &m, &e), "%s", e.text);
     dr_trainer_close(t);
-    CHECK(!skip_same_file(w.a, w.b));
+    CHECK(!same_file(w.a, w.b));
     fixture_done(&w.fx);
 }
 

@@ -3,6 +3,7 @@
 #include "core/model/safetensors.h"
 #include "core/train/preset.h"
 #include "core/trainer.h"
+#include "tests/core/same_file.h"
 #include "tests/core/train_fixture.h"
 #include "tests/t.h"
 
@@ -34,16 +35,6 @@ static dr_train_opts small(const char *preset) {
     o.preset = preset;
     o.steps = 6, o.crop = 64, o.ngf = 16, o.blocks = 5, o.ndf = 16, o.d_layers = 2, o.threads = 2, o.backend = "cpu";
     return o;
-}
-
-static bool same_file(const char *a, const char *b) {
-    char *x = NULL, *y = NULL;
-    size_t n = 0, m = 1;
-    bool same =
-        !dr_fs_read(a, 1 << 28, &x, &n, NULL) && !dr_fs_read(b, 1 << 28, &y, &m, NULL) && n == m && !memcmp(x, y, n);
-    dr_free(x);
-    dr_free(y);
-    return same;
 }
 
 TEST(schedule_is_the_published_one) {
